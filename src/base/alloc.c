@@ -1,0 +1,101 @@
+/* The allocator of base/alloc.h: malloc behind three counters. The fault counter
+ * is armed once from TN_FAIL_ALLOC and later by tests; it counts down with relaxed
+ * atomics because a test that needs an exact n-th allocation runs one thread. */
+#include "base/alloc.h"
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { ALLOC_ALIGN = 64, ALLOC_HUGE = 2 << 20 };
+
+static _Atomic int64_t alloc_asked, alloc_handed_out, alloc_countdown;
+static _Atomic bool alloc_env_read;
+
+static int64_t alloc_env_value(void) {
+    const char *s = getenv("TN_FAIL_ALLOC");
+    long long n = s ? strtoll(s, NULL, 10) : 0;
+    return n > 0 ? n : 0;
+}
+
+/* The first caller arms the countdown; the exchange makes it exactly one of them. */
+static void alloc_read_env(void) {
+    if (atomic_exchange(&alloc_env_read, true)) return;
+    int64_t n = alloc_env_value();
+    if (n) atomic_store(&alloc_countdown, n);
+}
+
+static bool alloc_must_fail(void) {
+    if (!atomic_load_explicit(&alloc_env_read, memory_order_relaxed)) alloc_read_env();
+    atomic_fetch_add_explicit(&alloc_asked, 1, memory_order_relaxed);
+    if (atomic_load_explicit(&alloc_countdown, memory_order_relaxed) <= 0) return false;
+    return atomic_fetch_sub_explicit(&alloc_countdown, 1, memory_order_relaxed) == 1;
+}
+
+static void *alloc_counted(void *p) {
+    if (p) atomic_fetch_add_explicit(&alloc_handed_out, 1, memory_order_relaxed);
+    return p;
+}
+
+void *tni_alloc(size_t size) {
+    if (alloc_must_fail() || size > PTRDIFF_MAX) return NULL;
+    return alloc_counted(malloc(size ? size : 1));
+}
+
+void *tni_calloc(size_t count, size_t size) {
+    if (alloc_must_fail()) return NULL;
+    if (!count || !size) count = size = 1;
+    return alloc_counted(calloc(count, size));
+}
+
+void *tni_alloc_array(size_t count, size_t size) {
+    size_t bytes;
+    return tni_alloc(__builtin_mul_overflow(count, size, &bytes) ? SIZE_MAX : bytes);
+}
+
+void *tni_realloc(void *p, size_t size) {
+    if (alloc_must_fail() || size > PTRDIFF_MAX) return NULL;
+    void *q = realloc(p, size ? size : 1);
+    return p ? q : alloc_counted(q);
+}
+
+void tni_free(void *p) {
+    if (!p) return;
+    atomic_fetch_sub_explicit(&alloc_handed_out, 1, memory_order_relaxed);
+    free(p);
+}
+
+char *tni_strdup(const char *s) { return tni_strndup(s, strlen(s)); }
+
+char *tni_strndup(const char *s, size_t n) {
+    char *p = n < PTRDIFF_MAX ? tni_alloc(n + 1) : NULL;
+    if (!p) return NULL;
+    memcpy(p, s, n);
+    p[n] = '\0';
+    return p;
+}
+
+/* Large blocks start on a 2 MiB boundary, else the kernel cannot back their first
+ * and last part with huge pages; the advice is allowed to be refused. */
+void *tni_alloc_aligned(size_t size) {
+    if (alloc_must_fail() || size > PTRDIFF_MAX - ALLOC_HUGE) return NULL;
+    size_t align = size >= ALLOC_HUGE ? ALLOC_HUGE : ALLOC_ALIGN;
+    void *p = NULL;
+    if (posix_memalign(&p, align, size ? size : 1)) return NULL;
+    if (size >= ALLOC_HUGE) madvise(p, size, MADV_HUGEPAGE);
+    return alloc_counted(p);
+}
+
+void tni_free_aligned(void *p, size_t size) {
+    (void)size;
+    tni_free(p);
+}
+
+void tni_fail_alloc_at(int64_t n) {
+    atomic_store(&alloc_env_read, true);
+    atomic_store(&alloc_countdown, n > 0 ? n : 0);
+}
+
+int64_t tni_alloc_count(void) { return atomic_load_explicit(&alloc_asked, memory_order_relaxed); }
+int64_t tni_alloc_live(void) { return atomic_load_explicit(&alloc_handed_out, memory_order_relaxed); }

@@ -1,0 +1,29 @@
+/* Every host allocation of the library goes through here, so that a test can
+ * make any one of them fail (TN_FAIL_ALLOC=n in the environment fails the n-th,
+ * counted from 1) and so that callers see one contract: NULL means "no memory",
+ * never an abort. Thread-safe. Sizes are checked for overflow before use. */
+#ifndef TNI_BASE_ALLOC_H
+#define TNI_BASE_ALLOC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+void *tni_alloc(size_t size);                  /* uninitialised; size 0 gives a unique pointer */
+void *tni_calloc(size_t count, size_t size);   /* zeroed; NULL when count*size overflows */
+void *tni_alloc_array(size_t count, size_t size); /* as calloc, not zeroed */
+void *tni_realloc(void *p, size_t size);       /* p may be NULL; on failure p stays valid */
+void tni_free(void *p);                        /* NULL accepted */
+char *tni_strdup(const char *s);
+char *tni_strndup(const char *s, size_t n);    /* copies n bytes and adds a NUL */
+
+/* 64-byte aligned memory for array data; huge pages are asked for from 2 MiB on.
+ * Free with tni_free_aligned. */
+void *tni_alloc_aligned(size_t size);
+void tni_free_aligned(void *p, size_t size);
+
+/* Fault injection from tests: the n-th allocation from now fails once (0: off). */
+void tni_fail_alloc_at(int64_t n);
+int64_t tni_alloc_count(void); /* allocations asked for since the process began */
+int64_t tni_alloc_live(void);  /* blocks handed out and not yet freed */
+
+#endif

@@ -1,0 +1,25 @@
+/* A file mapped read-only. A file that shrinks while it is mapped would raise
+ * SIGBUS on access; tni_map_copy reads through pread where that matters. */
+#ifndef TNI_BASE_MMAP_H
+#define TNI_BASE_MMAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct tni_file {
+    char *path;
+    const uint8_t *data; /* NULL when size is 0 */
+    size_t size;
+    int fd;
+} tni_file;
+
+int tni_file_map(const char *path, tni_file *f); /* regular files only; 0, TN_EFILE or TN_EMEMORY */
+int tni_file_check(const tni_file *f);           /* TN_EFILE when the file is now shorter than mapped */
+void tni_file_close(tni_file *f);
+
+/* Reads a whole file of at most `limit` bytes into *out (NUL added, free with tni_free). */
+int tni_file_read(const char *path, size_t limit, char **out, size_t *size);
+/* Writes atomically: temporary file beside it, fsync, rename; on failure the old file stays. */
+int tni_file_write(const char *path, const void *data, size_t size);
+
+#endif
