@@ -44,9 +44,10 @@ void *tni_alloc(size_t size) {
 }
 
 void *tni_calloc(size_t count, size_t size) {
-    if (alloc_must_fail()) return NULL;
-    if (!count || !size) count = size = 1;
-    return alloc_counted(calloc(count, size));
+    size_t bytes;
+    if (alloc_must_fail() || __builtin_mul_overflow(count, size, &bytes) || bytes > PTRDIFF_MAX)
+        return NULL;
+    return alloc_counted(calloc(bytes ? bytes : 1, 1));
 }
 
 void *tni_alloc_array(size_t count, size_t size) {
@@ -98,4 +99,6 @@ void tni_fail_alloc_at(int64_t n) {
 }
 
 int64_t tni_alloc_count(void) { return atomic_load_explicit(&alloc_asked, memory_order_relaxed); }
-int64_t tni_alloc_live(void) { return atomic_load_explicit(&alloc_handed_out, memory_order_relaxed); }
+int64_t tni_alloc_live(void) {
+    return atomic_load_explicit(&alloc_handed_out, memory_order_relaxed);
+}

@@ -47,7 +47,8 @@ void tni_error_clear(void) { err_code = 0; }
 const char *tni_status_name(int code) {
     switch (code) {
 #define X(name, value, text)                                                                       \
-    case value: return #name;
+    case value:                                                                                    \
+        return #name;
         TN_STATUS_MAP(X)
 #undef X
     }
@@ -57,7 +58,8 @@ const char *tni_status_name(int code) {
 const char *tni_status_text(int code) {
     switch (code) {
 #define X(name, value, text)                                                                       \
-    case value: return text;
+    case value:                                                                                    \
+        return text;
         TN_STATUS_MAP(X)
 #undef X
     }

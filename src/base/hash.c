@@ -31,8 +31,8 @@ static uint64_t hash_entropy(int which) {
     if (getrandom(&r, sizeof r, GRND_NONBLOCK) == (ssize_t)sizeof r) return r;
     struct timespec t = {0};
     clock_gettime(CLOCK_MONOTONIC, &t);
-    uint64_t mix = hash_mix((uint64_t)t.tv_nsec + (uint64_t)t.tv_sec * 1000000007u,
-                            0x9e3779b97f4a7c15u);
+    uint64_t mix =
+        hash_mix((uint64_t)t.tv_nsec + (uint64_t)t.tv_sec * 1000000007u, 0x9e3779b97f4a7c15u);
     return hash_mix(mix ^ (uint64_t)(uintptr_t)&r, 0xd1b54a32d192ed03u + (unsigned)which);
 }
 

@@ -7,6 +7,9 @@
  * that wakes too late finds the job closed and costs nobody any time; the job's
  * fields are only written while nobody is inside. The same word is the futex
  * that idle workers sleep on. There are no locks to hold across fork(). */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* sched_getaffinity */
+#endif
 #include "base/thread.h"
 #include "base/err.h"
 #include <limits.h>
@@ -42,9 +45,10 @@ static _Alignas(64) _Atomic int thread_sleepers;
 static _Alignas(64) thread_job thread_current;
 static _Atomic bool thread_owned; /* who holds this may publish, start and stop */
 static _Atomic bool thread_stop;
-static _Atomic int thread_wanted;  /* 0: not decided yet */
+static _Atomic int thread_wanted; /* 0: not decided yet */
 static _Atomic int64_t thread_spin_ns;
-static int thread_running;         /* workers alive; the owner's */
+static int thread_running; /* workers alive; the owner's, as is the next */
+static int thread_asked;   /* workers last tried for: failing is not repeated */
 static pthread_t thread_ids[THREAD_MAX];
 static _Thread_local bool thread_inside;
 
@@ -65,8 +69,8 @@ static int64_t thread_now_ns(void) {
 /* A cpu_set_t holds 1024 processors; on a larger machine the call fails with EINVAL. */
 static int thread_cores(void) {
     cpu_set_t set;
-    long n = sched_getaffinity(0, sizeof set, &set) ? sysconf(_SC_NPROCESSORS_ONLN)
-                                                    : CPU_COUNT(&set);
+    long n =
+        sched_getaffinity(0, sizeof set, &set) ? sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
     return n < 1 ? 1 : n > THREAD_MAX ? THREAD_MAX : (int)n;
 }
 
@@ -147,13 +151,12 @@ static void thread_disown(void) {
     atomic_store_explicit(&thread_owned, false, memory_order_release);
 }
 
-/* In the child of a fork only the forking thread exists: forget the workers. The
- * generation goes on, because state 0 is what a new worker has "seen". */
+/* In the child of a fork only the forking thread exists: forget the workers. */
 static void thread_forked(void) {
     atomic_store(&thread_state, 0);
     atomic_store(&thread_sleepers, 0);
     atomic_store(&thread_stop, false);
-    thread_running = 0;
+    thread_running = thread_asked = 0;
     thread_inside = false;
     thread_disown();
 }
@@ -163,6 +166,7 @@ static void thread_stop_all(void) {
     atomic_fetch_add(&thread_state, THREAD_GENERATION);
     thread_wake(INT_MAX);
     while (thread_running > 0) pthread_join(thread_ids[--thread_running], NULL);
+    thread_asked = 0;
     atomic_store(&thread_stop, false);
     atomic_store(&thread_state, 0);
 }
@@ -175,6 +179,7 @@ static void thread_start(int workers) {
     sigset_t all, old;
     pthread_once(&once, thread_register);
     if (thread_running > workers) thread_stop_all();
+    thread_asked = workers;
     atomic_store(&thread_spin_ns,
                  workers < thread_cores() ? THREAD_SPIN_NS : THREAD_SPIN_CROWDED_NS);
     sigfillset(&all);
@@ -214,7 +219,7 @@ void tni_parallel(int64_t n, int64_t grain, tni_range_fn fn, void *ctx) {
         fn(ctx, 0, n, 0);
         return;
     }
-    if (thread_running != threads - 1) thread_start(threads - 1);
+    if (thread_asked != threads - 1) thread_start(threads - 1);
     thread_current = (thread_job){fn, ctx, n, grain, n / grain + (n % grain != 0)};
     atomic_store_explicit(&thread_next, 0, memory_order_relaxed);
     thread_inside = true;
