@@ -1,0 +1,273 @@
+/* Tenon: lazy arrays in C. Read this header from top to bottom; it is the manual.
+ *
+ * You write array expressions; nothing runs until a result is needed; then the
+ * whole graph is fused, planned and run. Expressions nest, scopes own, errors are
+ * sticky: one status check per evaluation is enough.
+ *
+ *     #include <tenon/tenon.h>
+ *     TN_SCOPE {
+ *         tn_array *x = tn_random_normal(TN_SHAPE(128, 64), TN_F32, NULL);
+ *         tn_array *y = tn_softmax(tn_mul(x, tn_f32(0.5)), TN_AXES(-1));
+ *         if (tn_eval(TN_LIST(y))) return puts(tn_error()), 1;
+ *         printf("%g\n", tn_item_f32(tn_sum(y, TN_ALL, false)));
+ *     }
+ *
+ * OWNERSHIP
+ *  O1  Every function that returns tn_array * returns a handle owned by the calling
+ *      thread's innermost open scope; it is valid until that scope ends. Never NULL.
+ *      Without an open scope the thread's root scope owns it, until the thread ends.
+ *  O2  tn_keep(a) makes a handle yours beyond the scope: you owe one tn_drop(a).
+ *      tn_drop(NULL) does nothing. Nothing else transfers ownership.
+ *  O3  Long-lived arrays live in slots (variables or fields of yours, NULL at first).
+ *      tn_assign(&slot, a) keeps `a` and drops what the slot held; given an error
+ *      array it returns its status and leaves the slot alone. tn_commit(slots, news,
+ *      also) does so for a set, all or nothing, then evaluates `news` and `also`
+ *      together, with the old values free to be overwritten in place.
+ *  O4  Scopes nest per thread and end on the thread that began them. TN_SCOPE { }
+ *      ends on break, return, continue and goto; tn_scope_begin/tn_scope_end do it by
+ *      hand; tn_escape(a) moves a handle to the parent scope.
+ *  O5  A callback given to a transform runs in a scope of its own; what it returns
+ *      moves to the caller's scope. Callbacks never free.
+ *  O6  A helper that extends the caller's graph opens no scope; a function that
+ *      finishes a graph (a training step, a decode step) opens one.
+ *  O7  Build inside, evaluate outside: tn_scope_eval(scope, list) ends the scope, moves
+ *      `list` to its parent and evaluates it, so that intermediates die as they are used.
+ *  O8  Every other object: tn_x_new/open/load and exactly one tn_x_free (NULL accepted).
+ *
+ * ERRORS
+ *  E1  An op given bad arguments returns an error array: it has a status and a message
+ *      naming op, shapes and dtypes. An op given an error array returns that array.
+ *  E2  What does not return an array returns int: 0 or a negative TN_E... code.
+ *  E3  tn_error() is the text of this thread's last failure; tn_array_status(a) and
+ *      tn_array_error(a) ask one array.
+ *  E4  Accessors on an error array are harmless: ndim 0, size 0, data NULL, item NaN or 0.
+ *  E5  A failed tn_eval leaves what it did not compute unevaluated: nothing is lost, and
+ *      it may be tried again. A failed asynchronous evaluation poisons its outputs; the
+ *      next eval, wait or read of them reports it.
+ *  E6  The library never calls abort or exit and never prints.
+ *
+ * THREADS
+ *  T1  Reference counts are atomic. An evaluated array is immutable and may be read from
+ *      any thread that keeps it.
+ *  T2  An unevaluated array, and the graph below it, belong to one thread at a time.
+ *      Scopes, the current stream and the last error are per thread.
+ *  T3  Every function may be called from any thread; a comment says where that is not so.
+ *
+ * STREAMS
+ *  S1  Each thread has a current stream, at first the default one; ops record it when
+ *      called. No stream parameter on ops.
+ *  S2  tn_eval runs on the calling thread; tn_async_eval hands the work to the current
+ *      stream's worker and returns. Waits between streams are the library's job. */
+#ifndef TENON_H
+#define TENON_H
+
+#include "tenon/status.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+#include <initializer_list>
+extern "C" {
+#endif
+
+#define TN_VERSION "0.1.0"
+#define TN_MAX_NDIM 16 /* more axes are a TN_ESHAPE error */
+
+typedef struct tn_array tn_array;   /* a lazy, immutable n-dimensional array */
+typedef struct tn_scope tn_scope;   /* owns the handles made while it is open */
+typedef struct tn_stream tn_stream; /* an ordered queue of work */
+
+/* Element types. The order is fixed: values are written to files. */
+typedef enum tn_dtype {
+    TN_BOOL, /* one byte, 0 or 1 */
+    TN_U8,
+    TN_U16,
+    TN_U32,
+    TN_U64,
+    TN_I8,
+    TN_I16,
+    TN_I32,
+    TN_I64,
+    TN_F16,
+    TN_BF16,
+    TN_F32,
+    TN_F64,
+    TN_C64, /* two floats: real, imaginary */
+    TN_DTYPE_COUNT
+} tn_dtype;
+
+/* A list of axes, sizes or indices; borrowed for the call. TN_ALL means every axis. */
+typedef struct tn_ints {
+    const int64_t *v;
+    int n;
+} tn_ints;
+
+/* A list of arrays; borrowed for the call. */
+typedef struct tn_list {
+    tn_array *const *v;
+    int n;
+} tn_list;
+
+#define TN_ALL TNI_ALL_()
+#ifdef __cplusplus
+}
+static inline tn_ints TNI_ALL_() { return tn_ints{nullptr, -1}; }
+struct tni_ints_arg_ {
+    int64_t v[32];
+    int n;
+    template <class... T> tni_ints_arg_(T... x) : v{static_cast<int64_t>(x)...}, n(sizeof...(x)) {}
+    operator tn_ints() const { return tn_ints{v, n}; }
+};
+struct tni_list_arg_ {
+    std::initializer_list<tn_array *> l;
+    operator tn_list() const { return tn_list{l.begin(), static_cast<int>(l.size())}; }
+};
+#define TN_INTS(...) (tn_ints)(tni_ints_arg_(__VA_ARGS__))
+#define TN_LIST(...) (tn_list)(tni_list_arg_{{__VA_ARGS__}})
+extern "C" {
+#else
+static inline tn_ints TNI_ALL_(void) { return (tn_ints){0, -1}; }
+#define TN_INTS(...)                                                                               \
+    ((tn_ints){(const int64_t[]){0, ##__VA_ARGS__} + 1,                                            \
+               (int)(sizeof((const int64_t[]){0, ##__VA_ARGS__}) / sizeof(int64_t)) - 1})
+#define TN_LIST(...)                                                                               \
+    ((tn_list){(tn_array *const[]){__VA_ARGS__},                                                   \
+               (int)(sizeof((tn_array *const[]){__VA_ARGS__}) / sizeof(tn_array *))})
+#endif
+#define TN_SHAPE(...) TN_INTS(__VA_ARGS__)
+#define TN_AXES(...) TN_INTS(__VA_ARGS__)
+
+/* ---- Making arrays ------------------------------------------------------------------ */
+
+/* Copies row-major `data` (`shape` elements of `dtype`). */
+TN_API tn_array *tn_array_new(const void *data, tn_dtype dtype, tn_ints shape);
+/* Uses `data` in place, without a copy; it must stay valid and unchanged until
+ * release(ud) is called (from any thread; release may be NULL). On error release
+ * is called before the function returns. */
+TN_API tn_array *tn_array_wrap(const void *data, tn_dtype dtype, tn_ints shape,
+                               void (*release)(void *ud), void *ud);
+/* Numbers in expressions: weak scalars, which take the dtype of the array they meet
+ * (a float meeting integers makes f32; an int meeting bool makes i32). */
+TN_API tn_array *tn_f32(double value);
+TN_API tn_array *tn_i32(int64_t value); /* i64 when it does not fit 32 bits */
+TN_API tn_array *tn_bool(bool value);
+/* A 0-d array of exactly this dtype. The value is converted as tn_astype would. */
+TN_API tn_array *tn_scalar(double value, tn_dtype dtype);
+TN_API tn_array *tn_scalar_i64(int64_t value, tn_dtype dtype);
+TN_API tn_array *tn_complex(float re, float im); /* weak, c64 */
+
+/* ---- Asking arrays -------------------------------------------------------------------- */
+
+TN_API int tn_ndim(const tn_array *a);
+TN_API int64_t tn_dim(const tn_array *a, int axis); /* negative counts from the end; 0 when out of range */
+TN_API tn_ints tn_shape(const tn_array *a);         /* valid while the array lives */
+TN_API int64_t tn_size(const tn_array *a);          /* elements */
+TN_API size_t tn_nbytes(const tn_array *a);         /* size x item size */
+TN_API tn_dtype tn_dtype_of(const tn_array *a);
+TN_API const char *tn_dtype_name(tn_dtype d); /* "float32"; "?" when out of range */
+TN_API size_t tn_dtype_size(tn_dtype d);      /* bytes an element */
+/* MLX's promotion table (mlx/dtype.cpp): the dtype two arrays meet in. */
+TN_API tn_dtype tn_promote(tn_dtype a, tn_dtype b);
+
+/* The single element of a size-1 array, evaluated if need be. NaN or 0 with tn_error() set
+ * when it cannot be had. */
+TN_API float tn_item_f32(tn_array *a);
+TN_API double tn_item_f64(tn_array *a);
+TN_API int64_t tn_item_i64(tn_array *a);
+TN_API bool tn_item_bool(tn_array *a);
+/* Row-major elements, evaluated if need be; valid while the array lives. NULL on error. */
+TN_API const void *tn_data(tn_array *a);
+TN_API const float *tn_data_f32(tn_array *a); /* NULL with TN_EDTYPE unless f32 */
+/* Copies the elements, converted to `dtype`, row-major, into dst (nbytes must be exact). */
+TN_API int tn_read(tn_array *a, tn_dtype dtype, void *dst, size_t nbytes) TN_MUST_CHECK;
+TN_API bool tn_is_evaluated(const tn_array *a); /* true when reading would not compute */
+/* Prints as NumPy does, long axes abbreviated, into buf (always NUL-terminated);
+ * returns the length the whole text has, as snprintf does, or a negative status. */
+TN_API int tn_format(tn_array *a, char *buf, size_t n);
+
+/* ---- Errors ----------------------------------------------------------------------------- */
+
+TN_API const char *tn_error(void);              /* this thread's last failure; "" when none */
+TN_API const char *tn_status_name(int status);  /* "TN_ESHAPE" */
+TN_API int tn_array_status(const tn_array *a);  /* 0, or why it is an error array */
+TN_API const char *tn_array_error(const tn_array *a); /* its message; "" when it is none */
+/* An error array of your own, for functions that return arrays. */
+TN_API tn_array *tn_error_array(int status, const char *fmt, ...) TN_PRINTF(2, 3);
+/* Called at each first failure of an op, on the failing thread, before the error array is
+ * returned: a place for a breakpoint. NULL turns it off. One handler for the process. */
+TN_API void tn_on_error(void (*fn)(int status, const char *message, void *ud), void *ud);
+
+/* ---- Ownership ---------------------------------------------------------------------------- */
+
+TN_API tn_array *tn_keep(tn_array *a);  /* returns a */
+TN_API void tn_drop(tn_array *a);
+TN_API int tn_assign(tn_array **slot, tn_array *a);
+TN_API int tn_commit(tn_array **slots, tn_list news, tn_list also) TN_MUST_CHECK;
+TN_API tn_scope *tn_scope_begin(void); /* never NULL */
+TN_API void tn_scope_end(tn_scope *s); /* ends s and any scope begun after it on this thread */
+TN_API tn_array *tn_escape(tn_array *a);
+TN_API int tn_scope_eval(tn_scope *s, tn_list list) TN_MUST_CHECK;
+
+#define TN_SCOPE                                                                                   \
+    for (tn_scope *TN_CAT_(tn_s_, __LINE__) __attribute__((cleanup(tn_scope_cleanup_))) =          \
+             tn_scope_begin();                                                                     \
+         TN_CAT_(tn_s_, __LINE__);                                                                 \
+         tn_scope_end(TN_CAT_(tn_s_, __LINE__)), TN_CAT_(tn_s_, __LINE__) = NULL)
+#define TN_CAT_(a, b) TN_CAT2_(a, b)
+#define TN_CAT2_(a, b) a##b
+static inline void tn_scope_cleanup_(tn_scope **s) {
+    if (*s) tn_scope_end(*s);
+}
+
+/* ---- Evaluation and streams --------------------------------------------------------------- */
+
+/* Computes every array of the list; 0 or the first failure. */
+TN_API int tn_eval(tn_list list) TN_MUST_CHECK;
+/* Plans here, runs on the current stream's worker; reads of the arrays wait. */
+TN_API int tn_async_eval(tn_list list) TN_MUST_CHECK;
+TN_API int tn_wait(tn_stream *s) TN_MUST_CHECK; /* NULL: the current stream; its earliest failure */
+TN_API tn_stream *tn_stream_new(void);          /* NULL with tn_error() set when out of memory */
+TN_API void tn_stream_free(tn_stream *s);       /* waits for its work */
+TN_API tn_stream *tn_use(tn_stream *s); /* makes s current on this thread (NULL: the default); returns the previous */
+#define TN_ON(stream)                                                                              \
+    for (tn_stream *TN_CAT_(tn_o_, __LINE__) __attribute__((cleanup(tn_on_cleanup_))) =            \
+                       tn_use(stream),                                                             \
+                   *TN_CAT_(tn_f_, __LINE__) = TN_CAT_(tn_o_, __LINE__);                           \
+         TN_CAT_(tn_f_, __LINE__); TN_CAT_(tn_f_, __LINE__) = NULL)
+static inline void tn_on_cleanup_(tn_stream **previous) { tn_use(*previous); }
+
+/* ---- Threads, memory, machine --------------------------------------------------------------- */
+
+TN_API int tn_set_threads(int n) TN_MUST_CHECK; /* threads a CPU kernel may use; 0: one a core */
+TN_API int tn_threads(void);
+typedef struct tn_memory {
+    size_t active; /* bytes of array data in use */
+    size_t peak;   /* highest `active` since the last tn_memory_reset_peak */
+    size_t cache;  /* bytes freed and kept for reuse */
+    size_t limit;  /* an allocation that would pass it fails with TN_EMEMORY; 0: none */
+} tn_memory;
+TN_API tn_memory tn_memory_stats(void);
+TN_API void tn_memory_reset_peak(void);
+TN_API size_t tn_memory_set_limit(size_t bytes);       /* returns the previous limit */
+TN_API size_t tn_memory_set_cache_limit(size_t bytes); /* returns the previous limit */
+TN_API void tn_memory_clear_cache(void);
+TN_API const char *tn_cpu_name(void);  /* "AMD EPYC" */
+TN_API const char *tn_isa(void);       /* the kernels in use: "avx512", "avx2", "neon", "ref" */
+
+/* ---- The graph ------------------------------------------------------------------------------- */
+
+/* Checks the invariants of everything below the list; 0 or TN_EINTERNAL with a sentence. */
+TN_API int tn_graph_check(tn_list list) TN_MUST_CHECK;
+/* The graph below the list as text or in Graphviz's language; free with tn_free. NULL on failure. */
+TN_API char *tn_graph_print(tn_list list);
+TN_API char *tn_graph_dot(tn_list list);
+TN_API void tn_free(void *p); /* frees strings that the library returned */
+
+#ifdef __cplusplus
+}
+#endif
+
+#include "tenon/ops.h"
+
+#endif

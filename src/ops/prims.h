@@ -1,0 +1,93 @@
+/* Parameters of the structural primitives, and their kernel contracts. A struct is
+ * compared and hashed by its bytes: no padding left unset, no pointers. */
+#ifndef TNI_OPS_PRIMS_H
+#define TNI_OPS_PRIMS_H
+
+#include "tenon/tenon.h"
+
+typedef struct tni_p_none {
+    char unused; /* primitives whose shapes say everything; never read */
+} tni_p_none;
+
+typedef struct tni_p_axis {
+    int32_t axis;
+} tni_p_axis;
+
+/* Reductions keep the reduced axes with size 1; bit i of axes: axis i is reduced. */
+typedef struct tni_p_reduce {
+    uint32_t axes;
+} tni_p_reduce;
+
+/* transpose: output axis i is input axis axes[i]. */
+typedef struct tni_p_axes {
+    int8_t axes[TN_MAX_NDIM];
+} tni_p_axes;
+
+/* slice(a): out[i...] = a[start + i*step ...]; the output's shape gives the lengths.
+ * slice_update(a, u): a copy of `a` whose part (lengths from u's shape) is replaced by u. */
+typedef struct tni_p_slice {
+    int64_t start[TN_MAX_NDIM], step[TN_MAX_NDIM];
+} tni_p_slice;
+
+/* take(a, indices): out = a with `axis` replaced by the index array's axes. Indices of any
+ * integer dtype; negative ones count from the end; one out of range is TN_EINDEX. Any strides. */
+typedef struct tni_p_take {
+    int32_t axis;
+} tni_p_take;
+
+/* arange(): out[i] = start + i * step, computed in f64 (floats) or i64 (integers). */
+typedef struct tni_p_arange {
+    double start, step;
+    int64_t istart, istep;
+} tni_p_arange;
+
+/* matmul(a [..., M, K], b [..., K, N]) -> [..., M, N]; batch axes already broadcast to the
+ * output's (stride 0 where repeated); any strides, of which the plain and the transposed
+ * layouts are the fast ones. f16 and bf16 accumulate in f32; also f32, f64, c64. K may be 0. */
+
+/* MLX's affine quantisation: `bits` of 2 3 4 5 6 8, groups of 32 64 128 along the last axis. */
+typedef struct tni_p_quant {
+    int32_t group, bits;
+    int32_t transpose; /* quantized_matmul: 1: x [..., M, K] @ w^T, w [N, K]; 0: x [..., M, K] @ w [K, N] packed along N */
+    int32_t dtype;     /* dequantize: output dtype */
+} tni_p_quant;
+
+/* softmax(x) over the last axis (row-contiguous input). Accumulates in f32 (f64 for f64). */
+/* rms_norm(x, w) and layer_norm(x, w, b) over the last axis; w and b of shape [D] (or 0-d 1 / 0). */
+typedef struct tni_p_norm {
+    float eps;
+    int32_t has_weight, has_bias;
+} tni_p_norm;
+
+/* rope(x [B, ..., T, D], offset i32 scalar or [B], freqs [dims/2] when has_freqs):
+ * rotates the first `dims` of D; pair i of position t turns by (offset + t) * scale * base^(-2i/dims)
+ * (or (offset + t) * scale / freqs[i]); traditional: pairs (2i, 2i+1), else (i, i + dims/2). */
+typedef struct tni_p_rope {
+    int32_t dims, traditional, has_freqs;
+    float base, scale;
+} tni_p_rope;
+
+enum { TNI_MASK_NONE, TNI_MASK_CAUSAL, TNI_MASK_BOOL, TNI_MASK_ADD };
+/* sdpa(q [B, Hq, Lq, D], k [B, Hkv, Lk, D], v [B, Hkv, Lk, Dv], mask?, sinks [Hq]?) ->
+ * [B, Hq, Lq, Dv]; Hq a multiple of Hkv; last axis of q, k, v has stride 1, other strides any
+ * (k and v are usually slices of a cache, f32, f16 or bf16, which may differ from q's dtype).
+ * causal: query i sees keys j <= i + Lk - Lq. mask broadcast to [B, Hq, Lq, Lk] by strides:
+ * bool (true = may look) or additive (f32, f16, bf16). Softmax in f32; a row that may look
+ * nowhere gives zeros. sinks: a logit a head that takes part in the softmax and has no value. */
+typedef struct tni_p_sdpa {
+    float scale;
+    int32_t mask; /* TNI_MASK_... */
+    int32_t has_sinks;
+} tni_p_sdpa;
+
+/* random_bits(key u32 [2]) -> u32, u16 or u8 of any shape: threefry2x32 as MLX lays it out. */
+
+/* sort(x), argsort(x) -> u32: along the last axis, ascending, stable, NaN last; row-contiguous. */
+
+enum { TNI_SCAN_SUM, TNI_SCAN_PROD, TNI_SCAN_MAX, TNI_SCAN_MIN, TNI_SCAN_LOGADDEXP };
+/* scan(x) along `axis`, row-contiguous input; exclusive scans start with the identity. */
+typedef struct tni_p_scan {
+    int32_t op, axis, reverse, inclusive;
+} tni_p_scan;
+
+#endif
