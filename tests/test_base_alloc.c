@@ -68,10 +68,10 @@ static void test_faults(void) {
 /* The environment is read at the first allocation, so a fresh process has to try it. */
 static void test_environment(const char *self) {
     char cmd[4096];
-    snprintf(cmd, sizeof cmd, "TN_FAIL_ALLOC=3 '%s' child", self);
+    snprintf(cmd, sizeof cmd, "TN_FAIL_ALLOC=3 %s '%s' child", tap_runner(), self);
     int rc = system(cmd);
     ok(WIFEXITED(rc) && WEXITSTATUS(rc) == 3, "TN_FAIL_ALLOC=3 fails the third allocation");
-    snprintf(cmd, sizeof cmd, "TN_FAIL_ALLOC=nonsense '%s' child", self);
+    snprintf(cmd, sizeof cmd, "TN_FAIL_ALLOC=nonsense %s '%s' child", tap_runner(), self);
     rc = system(cmd);
     ok(WIFEXITED(rc) && WEXITSTATUS(rc) == 0, "a value that is no number is ignored");
 }

@@ -8,7 +8,7 @@
 
 static int child_isa(const char *self, const char *value) {
     char cmd[4096];
-    snprintf(cmd, sizeof cmd, "TENON_ISA=%s '%s' child", value, self);
+    snprintf(cmd, sizeof cmd, "TENON_ISA=%s %s '%s' child", value, tap_runner(), self);
     int rc = system(cmd);
     return WIFEXITED(rc) ? WEXITSTATUS(rc) : -1;
 }

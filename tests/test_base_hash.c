@@ -77,7 +77,7 @@ static void test_spread(void) {
 static uint64_t child_hash(const char *self) {
     char cmd[4096];
     unsigned long long h = 0;
-    snprintf(cmd, sizeof cmd, "'%s' child", self);
+    snprintf(cmd, sizeof cmd, "%s '%s' child", tap_runner(), self);
     FILE *p = popen(cmd, "r");
     if (p && fscanf(p, "%llx", &h) != 1) h = 0;
     if (p) pclose(p);

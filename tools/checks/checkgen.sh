@@ -1,0 +1,17 @@
+#!/bin/sh
+# The committed generated files are what tools/gen.c writes today.
+set -eu
+cd "$(dirname "$0")/../.."
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+tools/gen.sh "$tmp"
+failed=0
+for made in $(cd "$tmp" && find . -type f | sed 's|^\./||'); do
+    if ! cmp -s "$made" "$tmp/$made"; then
+        echo "$made: not current (make gen)"
+        diff "$made" "$tmp/$made" 2>&1 | head -5
+        failed=1
+    fi
+done
+[ $failed = 0 ] && echo "generated files are current"
+exit $failed
