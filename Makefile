@@ -28,7 +28,7 @@ help:
 	@echo 'make clean    remove build/'
 
 all: $(BUILD)/build.ninja
-	@ninja -C $(BUILD)
+	@ninja -C $(BUILD) product
 
 $(BUILD)/build.ninja:
 	@tools/deps.sh build

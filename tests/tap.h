@@ -44,7 +44,8 @@ static inline const char *tap_runner(void) {
 }
 
 #define ok(cond, ...) tap_ok(!!(cond), __FILE__, __LINE__, __VA_ARGS__)
-#define skip(why, ...) (printf("ok %d - ", ++tap_count), printf(__VA_ARGS__), printf(" # SKIP %s\n", why))
+#define skip(why, ...)                                                                             \
+    (printf("ok %d - ", ++tap_count), printf(__VA_ARGS__), printf(" # SKIP %s\n", why))
 #define diag(...) (printf("# "), printf(__VA_ARGS__), printf("\n"))
 #define is_i64(got, want, ...)                                                                     \
     do {                                                                                           \

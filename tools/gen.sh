@@ -3,6 +3,8 @@
 # below the folder given (default: here).
 set -eu
 cd "$(dirname "$0")/.."
-mkdir -p build
+to=${1:-.}
+mkdir -p build "$to/include/tenon" "$to/docs"
 cc -std=gnu11 -O1 -Iinclude -Isrc tools/gen.c -o build/gen
-build/gen "${1:-.}"
+build/gen ops.h >build/gen.out && cp build/gen.out "$to/include/tenon/ops.h"
+build/gen ops.md >build/gen.out && cp build/gen.out "$to/docs/ops.md"

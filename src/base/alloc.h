@@ -8,13 +8,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-void *tni_alloc(size_t size);                  /* uninitialised; size 0 gives a unique pointer */
-void *tni_calloc(size_t count, size_t size);   /* zeroed; NULL when count*size overflows */
+void *tni_alloc(size_t size);                     /* uninitialised; size 0 gives a unique pointer */
+void *tni_calloc(size_t count, size_t size);      /* zeroed; NULL when count*size overflows */
 void *tni_alloc_array(size_t count, size_t size); /* as calloc, not zeroed */
-void *tni_realloc(void *p, size_t size);       /* p may be NULL; on failure p stays valid */
-void tni_free(void *p);                        /* NULL accepted */
+void *tni_realloc(void *p, size_t size);          /* p may be NULL; on failure p stays valid */
+void tni_free(void *p);                           /* NULL accepted */
 char *tni_strdup(const char *s);
-char *tni_strndup(const char *s, size_t n);    /* copies n bytes and adds a NUL */
+char *tni_strndup(const char *s, size_t n); /* copies n bytes and adds a NUL */
 
 /* 64-byte aligned memory for array data; huge pages are asked for from 2 MiB on.
  * Free with tni_free_aligned. */

@@ -12,7 +12,7 @@
 int tni_fail(int code, const char *fmt, ...) TN_PRINTF(2, 3);
 int tni_vfail(int code, const char *fmt, va_list ap) TN_PRINTF(2, 0);
 int tni_fail_memory(size_t bytes, const char *what); /* TN_EMEMORY, never allocates */
-const char *tni_error(void);                         /* "" when none; valid until the next failure */
+const char *tni_error(void); /* "" when none; valid until the next failure */
 int tni_error_code(void);
 void tni_error_clear(void);
 const char *tni_status_name(int code); /* "TN_ESHAPE" */

@@ -44,7 +44,8 @@ static inline uint16_t tni_f32_to_f16(float f) {
     u &= 0x7fffffffu;
     if (u > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | ((u >> 13) & 0x1ffu));
     if (u >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* >= 65520 rounds to infinity */
-    if (u < 0x38800000u) { /* below 2^-14: adding 0.5 leaves the rounded subnormal in the low bits */
+    if (u <
+        0x38800000u) { /* below 2^-14: adding 0.5 leaves the rounded subnormal in the low bits */
         float g = tni_bits_f32(u) + 0.5f;
         return (uint16_t)(sign | (tni_f32_bits(g) - 0x3f000000u));
     }

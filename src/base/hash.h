@@ -14,7 +14,8 @@ typedef struct tni_map {
 } tni_map;
 
 uint64_t tni_hash(const void *bytes, size_t n);
-int tni_map_put(tni_map *m, const char *key, size_t len, int64_t value); /* replaces; 0 or TN_EMEMORY */
+int tni_map_put(tni_map *m, const char *key, size_t len,
+                int64_t value); /* replaces; 0 or TN_EMEMORY */
 bool tni_map_get(const tni_map *m, const char *key, size_t len, int64_t *value);
 void tni_map_free(tni_map *m);
 

@@ -14,7 +14,7 @@ typedef struct tni_file {
 } tni_file;
 
 int tni_file_map(const char *path, tni_file *f); /* regular files only; 0, TN_EFILE or TN_EMEMORY */
-int tni_file_check(const tni_file *f);           /* TN_EFILE when the file is now shorter than mapped */
+int tni_file_check(const tni_file *f); /* TN_EFILE when the file is now shorter than mapped */
 void tni_file_close(tni_file *f);
 
 /* Reads a whole file of at most `limit` bytes into *out (NUL added, free with tni_free). */

@@ -16,10 +16,10 @@
 typedef void (*tni_range_fn)(void *ctx, int64_t begin, int64_t end, int worker);
 void tni_parallel(int64_t n, int64_t grain, tni_range_fn fn, void *ctx);
 
-int tni_threads(void);           /* workers + caller; >= 1. TENON_NUM_THREADS, else cores allowed */
+int tni_threads(void); /* workers + caller; >= 1. TENON_NUM_THREADS, else cores allowed */
 /* 0: back to the default; else 1 to 1024; returns 0 or TN_EVALUE. To be called while no
  * other thread evaluates: kernels size scratch by tni_threads() before tni_parallel. */
 int tni_set_threads(int n);
-void tni_pool_shutdown(void);    /* joins the workers; the next tni_parallel starts them again */
+void tni_pool_shutdown(void); /* joins the workers; the next tni_parallel starts them again */
 
 #endif
