@@ -49,9 +49,9 @@ V_FN vf v_expm1_poly(vf r) {
                 0x1.a254ecp-13f);
     return vf_fma(r * r, q, r);
 }
-/* exp(x) * 2^shift; NaN stays. The clamp keeps k in [-150, 129] and still gives 0 and inf. */
+/* exp(x) * 2^shift, shift 0 or -1; NaN stays. The clamp bounds k and still gives 0 and inf. */
 V_FN vf v_exp_shift(vf x, float shift) {
-    vf k, c = vf_ltsel(vf_set(89.0f), vf_gtsel(vf_set(-104.0f), x));
+    vf k, c = vf_ltsel(vf_set(91.0f), vf_gtsel(vf_set(-104.0f), x));
     vf r = v_exp_reduce(c, &k);
     return vf_ldexp(v_exp_poly(r) + vf_set(1.0f), k + vf_set(shift));
 }
@@ -66,9 +66,12 @@ V_FN vf vf_expm1(vf x) {
     y = y + y;
     return vf_sel(vf_eq(k, vf_set(0.0f)), vf_sel(vf_eq(x, vf_set(0.0f)), x, p), y);
 }
+/* e / (1 + e) or 1 / (1 + e), e = exp(-|x|), with the rounding of 1 + e and of the quotient undone.
+ */
 V_FN vf vf_sigmoid(vf x) {
-    vf e = vf_exp(vf_neg(vf_abs(x))), d = vf_set(1.0f) + e;
-    return vf_sel(vf_lt(x, vf_set(0.0f)), e, vf_set(1.0f)) / d;
+    vf e = vf_exp(vf_neg(vf_abs(x))), one = vf_set(1.0f), d = one + e, lost = e - (d - one);
+    vf n = vf_sel(vf_lt(x, vf_set(0.0f)), e, one), q = one / d, y = n * q;
+    return vf_fma(vf_fnma(y, lost, vf_fnma(y, d, n)), q, y);
 }
 /* |x| < 0.625: x + x^3 P(x^2), 2^-32; else 1 - 2 / (exp(2|x|) + 1). */
 V_FN vf vf_tanh(vf x) {
@@ -79,7 +82,7 @@ V_FN vf vf_tanh(vf x) {
     vf e = vf_exp(vf_ltsel(vf_set(20.0f), a + a));
     vf big = vf_set(1.0f) - vf_set(2.0f) / (e + vf_set(1.0f));
     vf y = vf_sel(vf_lt(a, vf_set(0.625f)), small, vf_copysign(big, x));
-    return vf_sel(vf_isnan(x), x, y);
+    return vf_sel(vf_isnan(x), x, vf_copysign(y, x));
 }
 /* |x| < 1: x + x^3 P(x^2), 2^-31; else (e^x - e^-x) / 2 with the halving inside the exponent. */
 V_FN vf vf_sinh(vf x) {
@@ -180,7 +183,7 @@ V_FN vf vf_asinh(vf x) {
     vf u = v_two_sum(b, r, &e2);
     vf l = v_log_two(vf_sel(huge, a, u), vf_sel(huge, vf_set(0.0f), e2 + e1 * vf_set(0.5f) / r));
     l = vf_sel(huge, l + vf_set(0x1.62e43p-1f), l);
-    vf y = vf_sel(vf_lt(a, vf_set(0.5f)), small, vf_copysign(l, x));
+    vf y = vf_copysign(vf_sel(vf_lt(a, vf_set(0.5f)), small, l), x);
     return vf_sel(vf_lt(a, vf_set(INFINITY)), y, x);
 }
 /* log1p(t + sqrt(t (t + 2))), t = x - 1, the root in two parts; large x as asinh. */
@@ -254,15 +257,14 @@ static inline float v_trig_far(float x, int32_t *quadrant) {
     *quadrant = q;
     return (float)r;
 }
-/* Remainder of x by pi/2 and the quadrant. The second step's rounding error comes back in *lo. */
+/* Remainder of x by pi/2 in two parts, and the quadrant. */
 V_FN vf v_trig_reduce(vf x, vi *quadrant, vf *lo) {
     vm far = vf_le(vf_set(V_TRIG_LIMIT), vf_abs(x));
     vf y = vf_sel(far, vf_set(0.0f), x);
     vf k = vf_rint(y * vf_set(0x1.45f306p-1f));
     vf a = vf_fnma(k, vf_set(V_PIO2_1), y);
-    vf r = vf_fnma(k, vf_set(V_PIO2_2), a);
-    vf d = a - r; /* what the step took away, rounded: its error joins the third part */
-    *lo = vf_fnma(k, vf_set(V_PIO2_3), vf_fnma(k, vf_set(V_PIO2_2), d));
+    vf b = k * vf_set(-V_PIO2_2), be = vf_fms(k, vf_set(-V_PIO2_2), b), e, r = v_two_sum(a, b, &e);
+    *lo = vf_fnma(k, vf_set(V_PIO2_3), e + be);
     *quadrant = vi_trunc(k);
     if (__builtin_expect(vm_any(far), 0)) {
         float xs[VN], rs[VN], ls[VN];
@@ -326,9 +328,11 @@ V_FN vf vf_asin(vf x) {
     vf a = vf_abs(x);
     vm big = vf_lt(vf_set(0.5f), a);
     vf z = vf_sel(big, vf_set(0.5f) - vf_set(0.5f) * a, a * a);
-    vf s = vf_sel(big, vf_sqrt(z), a);
-    vf t = vf_fma(s * z, v_asin_poly(z), s);
-    vf y = vf_sel(big, vf_set(V_PIO2_1) - vf_fma(vf_set(2.0f), t, vf_set(-V_PIO2_2)), t);
+    vf s = vf_sel(big, vf_sqrt(z), a), sz = s * z, p = v_asin_poly(z);
+    vf lo = vf_fnma(s, s, z) * (vf_set(0.5f) / s); /* what the root lost */
+    lo = vf_sel(vm_and(big, vf_lt(vf_set(0.0f), s)), lo, vf_set(0.0f));
+    vf w = vf_fma(sz, p, lo), h = vf_set(V_PIO2_1) - (s + s), e = (vf_set(V_PIO2_1) - h) - (s + s);
+    vf y = vf_sel(big, h + (e - (w + w) + vf_set(V_PIO2_2)), s + w);
     return vf_xorsign(y, x);
 }
 V_FN vf vf_acos(vf x) {
