@@ -11,7 +11,7 @@
 #endif
 
 #if defined(__GNUC__)
-#define TN_MUST_CHECK __attribute__((warn_unused_result))
+#define TN_MUST_CHECK   __attribute__((warn_unused_result))
 #define TN_PRINTF(f, a) __attribute__((format(printf, f, a)))
 #else
 #define TN_MUST_CHECK

@@ -71,7 +71,7 @@
 extern "C" {
 #endif
 
-#define TN_VERSION "0.1.0"
+#define TN_VERSION  "0.1.0"
 #define TN_MAX_NDIM 16 /* more axes are a TN_ESHAPE error */
 
 typedef struct tn_array tn_array;   /* a lazy, immutable n-dimensional array */
@@ -123,6 +123,10 @@ struct tni_list_arg_ {
     std::initializer_list<tn_array *> l;
     operator tn_list() const { return tn_list{l.begin(), static_cast<int>(l.size())}; }
 };
+template <class T> struct tni_opt_ {
+    T v;
+    const T *get() const { return &v; }
+};
 #define TN_INTS(...) (tn_ints)(tni_ints_arg_(__VA_ARGS__))
 #define TN_LIST(...) (tn_list)(tni_list_arg_{{__VA_ARGS__}})
 extern "C" {
@@ -136,7 +140,7 @@ static inline tn_ints TNI_ALL_(void) { return (tn_ints){0, -1}; }
                (int)(sizeof((tn_array *const[]){__VA_ARGS__}) / sizeof(tn_array *))})
 #endif
 #define TN_SHAPE(...) TN_INTS(__VA_ARGS__)
-#define TN_AXES(...) TN_INTS(__VA_ARGS__)
+#define TN_AXES(...)  TN_INTS(__VA_ARGS__)
 
 /* ---- Making arrays ------------------------------------------------------------------ */
 
@@ -160,10 +164,11 @@ TN_API tn_array *tn_complex(float re, float im); /* weak, c64 */
 /* ---- Asking arrays -------------------------------------------------------------------- */
 
 TN_API int tn_ndim(const tn_array *a);
-TN_API int64_t tn_dim(const tn_array *a, int axis); /* negative counts from the end; 0 when out of range */
-TN_API tn_ints tn_shape(const tn_array *a);         /* valid while the array lives */
-TN_API int64_t tn_size(const tn_array *a);          /* elements */
-TN_API size_t tn_nbytes(const tn_array *a);         /* size x item size */
+TN_API int64_t tn_dim(const tn_array *a,
+                      int axis);            /* negative counts from the end; 0 when out of range */
+TN_API tn_ints tn_shape(const tn_array *a); /* valid while the array lives */
+TN_API int64_t tn_size(const tn_array *a);  /* elements */
+TN_API size_t tn_nbytes(const tn_array *a); /* size x item size */
 TN_API tn_dtype tn_dtype_of(const tn_array *a);
 TN_API const char *tn_dtype_name(tn_dtype d); /* "float32"; "?" when out of range */
 TN_API size_t tn_dtype_size(tn_dtype d);      /* bytes an element */
@@ -188,9 +193,9 @@ TN_API int tn_format(tn_array *a, char *buf, size_t n);
 
 /* ---- Errors ----------------------------------------------------------------------------- */
 
-TN_API const char *tn_error(void);              /* this thread's last failure; "" when none */
-TN_API const char *tn_status_name(int status);  /* "TN_ESHAPE" */
-TN_API int tn_array_status(const tn_array *a);  /* 0, or why it is an error array */
+TN_API const char *tn_error(void);                    /* this thread's last failure; "" when none */
+TN_API const char *tn_status_name(int status);        /* "TN_ESHAPE" */
+TN_API int tn_array_status(const tn_array *a);        /* 0, or why it is an error array */
 TN_API const char *tn_array_error(const tn_array *a); /* its message; "" when it is none */
 /* An error array of your own, for functions that return arrays. */
 TN_API tn_array *tn_error_array(int status, const char *fmt, ...) TN_PRINTF(2, 3);
@@ -200,7 +205,7 @@ TN_API void tn_on_error(void (*fn)(int status, const char *message, void *ud), v
 
 /* ---- Ownership ---------------------------------------------------------------------------- */
 
-TN_API tn_array *tn_keep(tn_array *a);  /* returns a */
+TN_API tn_array *tn_keep(tn_array *a); /* returns a */
 TN_API void tn_drop(tn_array *a);
 TN_API int tn_assign(tn_array **slot, tn_array *a);
 TN_API int tn_commit(tn_array **slots, tn_list news, tn_list also) TN_MUST_CHECK;
@@ -210,11 +215,11 @@ TN_API tn_array *tn_escape(tn_array *a);
 TN_API int tn_scope_eval(tn_scope *s, tn_list list) TN_MUST_CHECK;
 
 #define TN_SCOPE                                                                                   \
-    for (tn_scope *TN_CAT_(tn_s_, __LINE__) __attribute__((cleanup(tn_scope_cleanup_))) =          \
-             tn_scope_begin();                                                                     \
+    for (tn_scope * TN_CAT_(tn_s_, __LINE__)                                                       \
+                        __attribute__((cleanup(tn_scope_cleanup_))) = tn_scope_begin();            \
          TN_CAT_(tn_s_, __LINE__);                                                                 \
          tn_scope_end(TN_CAT_(tn_s_, __LINE__)), TN_CAT_(tn_s_, __LINE__) = NULL)
-#define TN_CAT_(a, b) TN_CAT2_(a, b)
+#define TN_CAT_(a, b)  TN_CAT2_(a, b)
 #define TN_CAT2_(a, b) a##b
 static inline void tn_scope_cleanup_(tn_scope **s) {
     if (*s) tn_scope_end(*s);
@@ -229,11 +234,12 @@ TN_API int tn_async_eval(tn_list list) TN_MUST_CHECK;
 TN_API int tn_wait(tn_stream *s) TN_MUST_CHECK; /* NULL: the current stream; its earliest failure */
 TN_API tn_stream *tn_stream_new(void);          /* NULL with tn_error() set when out of memory */
 TN_API void tn_stream_free(tn_stream *s);       /* waits for its work */
-TN_API tn_stream *tn_use(tn_stream *s); /* makes s current on this thread (NULL: the default); returns the previous */
+TN_API tn_stream *
+tn_use(tn_stream *s); /* makes s current on this thread (NULL: the default); returns the previous */
 #define TN_ON(stream)                                                                              \
-    for (tn_stream *TN_CAT_(tn_o_, __LINE__) __attribute__((cleanup(tn_on_cleanup_))) =            \
-                       tn_use(stream),                                                             \
-                   *TN_CAT_(tn_f_, __LINE__) = TN_CAT_(tn_o_, __LINE__);                           \
+    for (tn_stream * TN_CAT_(tn_o_, __LINE__)                                                      \
+                         __attribute__((cleanup(tn_on_cleanup_))) = tn_use(stream),                \
+                         *TN_CAT_(tn_f_, __LINE__) = TN_CAT_(tn_o_, __LINE__);                     \
          TN_CAT_(tn_f_, __LINE__); TN_CAT_(tn_f_, __LINE__) = NULL)
 static inline void tn_on_cleanup_(tn_stream **previous) { tn_use(*previous); }
 
@@ -252,17 +258,174 @@ TN_API void tn_memory_reset_peak(void);
 TN_API size_t tn_memory_set_limit(size_t bytes);       /* returns the previous limit */
 TN_API size_t tn_memory_set_cache_limit(size_t bytes); /* returns the previous limit */
 TN_API void tn_memory_clear_cache(void);
-TN_API const char *tn_cpu_name(void);  /* "AMD EPYC" */
-TN_API const char *tn_isa(void);       /* the kernels in use: "avx512", "avx2", "neon", "ref" */
+TN_API const char *tn_cpu_name(void); /* "AMD EPYC" */
+TN_API const char *tn_isa(void);      /* the kernels in use: "avx512", "avx2", "neon", "ref" */
 
 /* ---- The graph ------------------------------------------------------------------------------- */
 
 /* Checks the invariants of everything below the list; 0 or TN_EINTERNAL with a sentence. */
 TN_API int tn_graph_check(tn_list list) TN_MUST_CHECK;
-/* The graph below the list as text or in Graphviz's language; free with tn_free. NULL on failure. */
+/* The graph below the list as text or in Graphviz's language; free with tn_free. NULL on failure.
+ */
 TN_API char *tn_graph_print(tn_list list);
 TN_API char *tn_graph_dot(tn_list list);
 TN_API void tn_free(void *p); /* frees strings that the library returned */
+
+/* ---- Options -----------------------------------------------------------------------------------
+ * Four or more optional settings are a struct: NULL means all defaults, zero means the default
+ * of a field, and TN_OPT fills in the size that lets fields be added later:
+ *     tn_fast_scaled_dot_product_attention(q, k, v, 0.125, TN_OPT(tn_sdpa_opt, .causal = true)) */
+#ifdef __cplusplus
+#define TN_OPT(T, ...) (tni_opt_<T>{T{.size = sizeof(T), __VA_ARGS__}}.get()) /* C++20 */
+#else
+#define TN_OPT(T, ...) (&(T){.size = sizeof(T), __VA_ARGS__})
+#endif
+
+/* ---- Making: constants and ranges
+ * ---------------------------------------------------------------- */
+
+TN_API tn_array *tn_full(tn_ints shape, tn_array *value); /* value repeated; its dtype */
+TN_API tn_array *tn_zeros(tn_ints shape, tn_dtype dtype);
+TN_API tn_array *tn_ones(tn_ints shape, tn_dtype dtype);
+TN_API tn_array *tn_zeros_like(tn_array *a);
+TN_API tn_array *tn_ones_like(tn_array *a);
+/* start, start + step, ... up to but not including stop; computed in f64 or i64. */
+TN_API tn_array *tn_arange(double start, double stop, double step, tn_dtype dtype);
+TN_API tn_array *tn_linspace(double start, double stop, int64_t num,
+                             tn_dtype dtype); /* stop included */
+TN_API tn_array *tn_eye(int64_t n, int64_t m, int64_t k,
+                        tn_dtype dtype); /* ones on the k-th diagonal of [n, m] */
+TN_API tn_array *tn_tri(int64_t n, int64_t m, int64_t k, tn_dtype dtype); /* ones on and below it */
+TN_API tn_array *tn_tril(tn_array *a,
+                         int64_t k); /* zero above the k-th diagonal of the last two axes */
+TN_API tn_array *tn_triu(tn_array *a, int64_t k); /* zero below it */
+
+/* ---- Shape and layout: no copies where strides allow
+ * ----------------------------------------------- */
+
+TN_API tn_array *tn_astype(tn_array *a, tn_dtype dtype); /* floats to integers truncate */
+TN_API tn_array *tn_contiguous(tn_array *a);             /* row-major in memory */
+TN_API tn_array *tn_view(tn_array *a, tn_dtype dtype); /* the same bytes; the last axis rescales */
+TN_API tn_array *tn_reshape(tn_array *a, tn_ints shape);                /* one -1 is worked out */
+TN_API tn_array *tn_flatten(tn_array *a, int start_axis, int end_axis); /* 0, -1: to one axis */
+TN_API tn_array *tn_squeeze(tn_array *a, tn_ints axes);                 /* drops axes of size 1 */
+TN_API tn_array *tn_expand_dims(tn_array *a,
+                                tn_ints axes); /* new axes of size 1, placed as in the result */
+TN_API tn_array *tn_transpose(tn_array *a, tn_ints axes); /* TN_ALL: reversed */
+TN_API tn_array *tn_moveaxis(tn_array *a, int source, int destination);
+TN_API tn_array *tn_swapaxes(tn_array *a, int axis1, int axis2);
+TN_API tn_array *tn_broadcast_to(tn_array *a, tn_ints shape);
+TN_API tn_array *tn_concatenate(tn_list arrays, int axis);
+TN_API tn_array *tn_stack(tn_list arrays, int axis);                        /* along a new axis */
+TN_API void tn_split(tn_array *a, int n, int axis, tn_array **out);         /* n equal parts */
+TN_API void tn_split_at(tn_array *a, tn_ints at, int axis, tn_array **out); /* at.n + 1 parts */
+TN_API tn_array *tn_pad(tn_array *a, tn_ints low, tn_ints high, tn_array *value);
+TN_API tn_array *tn_repeat(tn_array *a, int64_t repeats,
+                           int axis); /* each element `repeats` times */
+TN_API tn_array *tn_tile(tn_array *a, tn_ints reps);
+TN_API tn_array *tn_flip(tn_array *a, tn_ints axes);
+
+/* ---- Parts and picking
+ * ------------------------------------------------------------------------------- */
+
+/* a[start:stop:step] with Python's rules, one entry an axis; step TN_ALL: all 1. To go backwards
+ * through the first element, let stop be INT64_MIN. */
+TN_API tn_array *tn_slice(tn_array *a, tn_ints start, tn_ints stop, tn_ints step);
+TN_API tn_array *tn_slice_axis(tn_array *a, int axis, int64_t start, int64_t stop);
+/* `a` with the part at `start` (stepping by `step`; TN_ALL: all 1) replaced by `update`, which says
+ * how much; in place when nobody else holds `a`. A part outside `a` is TN_EINDEX. */
+TN_API tn_array *tn_slice_update(tn_array *a, tn_array *update, tn_ints start, tn_ints step);
+/* Parts of `a` along `axis` by integer indices of any shape; negative ones count from the end. One
+ * out of range is TN_EINDEX when it is evaluated. */
+TN_API tn_array *tn_take(tn_array *a, tn_array *indices, int axis);
+
+/* ---- Products
+ * ------------------------------------------------------------------------------------------- */
+
+/* [..., M, K] @ [..., K, N] with NumPy's rules for 1-d operands and batch axes. Floats and complex.
+ */
+TN_API tn_array *tn_matmul(tn_array *a, tn_array *b);
+TN_API tn_array *tn_addmm(tn_array *c, tn_array *a, tn_array *b, double alpha,
+                          double beta); /* alpha a@b + beta c */
+
+/* ---- Quantisation: MLX's affine layout (w = scale * q + bias, groups along the last axis)
+ * --------------------- Rows are packed into u32 words, low bits first; bits 2 3 4 5 6 8, groups of
+ * 32 64 128. */
+
+/* out: packed u32 [..., K * bits / 32], scales and biases [..., K / group] in w's dtype. */
+TN_API void tn_quantize(tn_array *w, int group, int bits, tn_array *out[3]);
+TN_API tn_array *tn_dequantize(tn_array *w, tn_array *scales, tn_array *biases, int group,
+                               int bits);
+/* transpose: x [..., K] @ w^T with w [N, K]; else x [..., K] @ w with w [K, N] packed along N. */
+TN_API tn_array *tn_quantized_matmul(tn_array *x, tn_array *w, tn_array *scales, tn_array *biases,
+                                     bool transpose, int group, int bits);
+
+/* ---- Compositions of reductions and scans
+ * ------------------------------------------------------------------------ */
+
+TN_API tn_array *tn_mean(tn_array *a, tn_ints axes, bool keepdims);
+TN_API tn_array *tn_var(tn_array *a, tn_ints axes, bool keepdims, int64_t ddof);
+TN_API tn_array *tn_std(tn_array *a, tn_ints axes, bool keepdims, int64_t ddof);
+TN_API tn_array *tn_softmax(tn_array *a, tn_ints axes); /* integers give f32; accumulates in f32 */
+TN_API tn_array *tn_cumsum(tn_array *a, int axis, bool reverse, bool inclusive);
+TN_API tn_array *tn_cumprod(tn_array *a, int axis, bool reverse, bool inclusive);
+TN_API tn_array *tn_cummax(tn_array *a, int axis, bool reverse, bool inclusive);
+TN_API tn_array *tn_cummin(tn_array *a, int axis, bool reverse, bool inclusive);
+TN_API tn_array *tn_logcumsumexp(tn_array *a, int axis, bool reverse, bool inclusive);
+TN_API tn_array *tn_sort(tn_array *a, int axis);            /* ascending, stable, NaN last */
+TN_API tn_array *tn_argsort(tn_array *a, int axis);         /* u32 */
+TN_API tn_array *tn_topk(tn_array *a, int64_t k, int axis); /* the k largest, ascending */
+TN_API tn_array *tn_clip(tn_array *a, tn_array *low,
+                         tn_array *high); /* NULL: no bound on that side */
+
+/* ---- Layers with kernels of their own
+ * ------------------------------------------------------------------------------ */
+
+TN_API tn_array *tn_fast_rms_norm(tn_array *x, tn_array *weight,
+                                  double eps); /* last axis; weight [D] or NULL */
+TN_API tn_array *tn_fast_layer_norm(tn_array *x, tn_array *weight, tn_array *bias, double eps);
+
+typedef struct tn_rope_opt {
+    size_t size;
+    bool traditional; /* pairs (2i, 2i+1); else (i, i + dims/2) */
+    double base;      /* 0: 10000 */
+    double scale;     /* of positions; 0: 1 */
+    tn_array *freqs;  /* [dims/2]: wavelengths in place of base^(2i/dims) */
+} tn_rope_opt;
+/* Rotary embedding of x [B, ..., T, D], first `dims` of D; positions start at `offset` (i32, 0-d or
+ * [B]). */
+TN_API tn_array *tn_fast_rope(tn_array *x, int dims, tn_array *offset, const tn_rope_opt *opt);
+
+typedef struct tn_sdpa_opt {
+    size_t size;
+    bool causal; /* query i of Lq sees keys up to i + Lk - Lq */
+    tn_array
+        *mask; /* bool (true: look) or additive, broadcast to [B, Hq, Lq, Lk]; not with causal */
+    tn_array *sinks; /* [Hq]: one more logit a head, without a value */
+} tn_sdpa_opt;
+/* softmax(scale * q k^T + mask) v: q [B, Hq, Lq, D], k [B, Hkv, Lk, D], v [B, Hkv, Lk, Dv]; Hq a
+ * multiple of Hkv. Softmax in f32; a query that may look nowhere gives zeros. */
+TN_API tn_array *tn_fast_scaled_dot_product_attention(tn_array *q, tn_array *k, tn_array *v,
+                                                      double scale, const tn_sdpa_opt *opt);
+
+/* ---- Random numbers: MLX's threefry streams, the same values from the same keys
+ * ------------------------------------- key: u32 [2]; NULL: the next of this thread's default
+ * sequence, which tn_random_seed starts. */
+
+TN_API void tn_random_seed(uint64_t seed);
+TN_API tn_array *tn_random_key(uint64_t seed);
+TN_API tn_array *tn_random_split(tn_array *key, int64_t n); /* [n, 2] */
+TN_API tn_array *tn_random_bits(tn_ints shape, int width,
+                                tn_array *key); /* 1, 2 or 4 bytes: u8, u16, u32 */
+TN_API tn_array *tn_random_uniform(tn_array *low, tn_array *high, tn_ints shape, tn_dtype dtype,
+                                   tn_array *key); /* NULL bounds: 0, 1 */
+TN_API tn_array *tn_random_normal(tn_ints shape, tn_dtype dtype, tn_array *key);
+TN_API tn_array *tn_random_randint(tn_array *low, tn_array *high, tn_ints shape, tn_dtype dtype,
+                                   tn_array *key);
+TN_API tn_array *tn_random_bernoulli(tn_array *p, tn_ints shape, tn_array *key);
+TN_API tn_array *tn_random_gumbel(tn_ints shape, tn_dtype dtype, tn_array *key);
+/* Samples of softmax(logits) along `axis`, which the result lacks; u32. */
+TN_API tn_array *tn_random_categorical(tn_array *logits, int axis, tn_array *key);
 
 #ifdef __cplusplus
 }

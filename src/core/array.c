@@ -75,14 +75,17 @@ static tni_node *array_detach(tn_array *a) {
 
 /* Frees one record whose count reached zero; returns its node when that died with it. */
 static tni_node *array_destroy(tn_array *a) {
-    if (a->node && a->node->n_out > 1 && atomic_load_explicit(&a->node->refs, memory_order_acquire) > 1) {
+    if (a->node && a->node->n_out > 1 &&
+        atomic_load_explicit(&a->node->refs, memory_order_acquire) > 1) {
         atomic_fetch_sub_explicit(&a->node->refs, 1, memory_order_acq_rel);
         a->node = NULL; /* an orphan: the node's, until that runs or dies */
         return NULL;
     }
     tni_node *dead = array_detach(a);
-    if (tni_state_of(a) == TNI_ERROR) tni_free(a->message);
-    else tni_buffer_release(a->buf);
+    if (tni_state_of(a) == TNI_ERROR)
+        tni_free(a->message);
+    else
+        tni_buffer_release(a->buf);
     tni_buffer_release(atomic_load_explicit(&a->dense, memory_order_acquire));
     tni_event_release(a->event);
     array_free_record(a);
@@ -150,7 +153,9 @@ bool tni_alive(const tn_array *a) {
 tn_array *tni_check(tn_array *a, const char *op) {
     if (!a) return tni_error_array(TN_EVALUE, "%s: an array argument is NULL", op);
     if (!tni_alive(a))
-        return tni_error_array(TN_ESTATE, "%s: an array argument was freed (its scope has ended, or it was dropped)", op);
+        return tni_error_array(
+            TN_ESTATE, "%s: an array argument was freed (its scope has ended, or it was dropped)",
+            op);
     return a;
 }
 
@@ -257,10 +262,12 @@ static tn_array *array_checked(const char *op, tn_dtype dtype, tn_ints shape) {
     if ((unsigned)dtype >= TN_DTYPE_COUNT)
         return tni_fail(TN_EDTYPE, "%s: %d is not a dtype", op, (int)dtype), NULL;
     if (shape.n < 0 || shape.n > TN_MAX_NDIM)
-        return tni_fail(TN_ESHAPE, "%s: %d axes; 0 to %d are allowed", op, shape.n, TN_MAX_NDIM), NULL;
+        return tni_fail(TN_ESHAPE, "%s: %d axes; 0 to %d are allowed", op, shape.n, TN_MAX_NDIM),
+               NULL;
     if (!tni_shape_size(shape.n, shape.v, &size))
         return tni_fail(TN_ESHAPE, "%s: shape %s is negative or too large", op,
-                        tni_shape_str(shape.n, shape.v, s, sizeof s)), NULL;
+                        tni_shape_str(shape.n, shape.v, s, sizeof s)),
+               NULL;
     tn_array *a = tni_array_alloc(dtype, shape.n, shape.v);
     if (a) atomic_store_explicit(&a->state, TNI_READY, memory_order_relaxed);
     return a;
@@ -286,11 +293,14 @@ tn_array *tn_array_new(const void *data, tn_dtype dtype, tn_ints shape) {
     return tni_scope_own(a);
 }
 
-tn_array *tn_array_wrap(const void *data, tn_dtype dtype, tn_ints shape, void (*release)(void *), void *ud) {
+tn_array *tn_array_wrap(const void *data, tn_dtype dtype, tn_ints shape, void (*release)(void *),
+                        void *ud) {
     tn_array *a = array_checked("array_wrap", dtype, shape);
-    if (a && a->size && !data) tni_fail(TN_EVALUE, "array_wrap: data is NULL");
+    if (a && a->size && !data)
+        tni_fail(TN_EVALUE, "array_wrap: data is NULL");
     else if (a)
-        a->buf = tni_buffer_wrap((void *)(uintptr_t)data, (size_t)a->size * tn_dtype_size(dtype), release, ud);
+        a->buf = tni_buffer_wrap((void *)(uintptr_t)data, (size_t)a->size * tn_dtype_size(dtype),
+                                 release, ud);
     if (a && a->buf) return tni_scope_own(a);
     tni_array_release(a);
     tn_array *e = tni_error_last();
@@ -309,23 +319,28 @@ static tn_array *array_number(tn_dtype dtype, const void *value, int flags) {
 
 tn_array *tn_f32(double value) { return array_number(TN_F32, &(float){(float)value}, TNI_A_WEAK); }
 tn_array *tn_bool(bool value) { return array_number(TN_BOOL, &(uint8_t){value}, TNI_A_WEAK); }
-tn_array *tn_complex(float re, float im) { return array_number(TN_C64, (float[2]){re, im}, TNI_A_WEAK); }
+tn_array *tn_complex(float re, float im) {
+    return array_number(TN_C64, (float[2]){re, im}, TNI_A_WEAK);
+}
 
 tn_array *tn_i32(int64_t value) {
-    if (value >= INT32_MIN && value <= INT32_MAX) return array_number(TN_I32, &(int32_t){(int32_t)value}, TNI_A_WEAK);
+    if (value >= INT32_MIN && value <= INT32_MAX)
+        return array_number(TN_I32, &(int32_t){(int32_t)value}, TNI_A_WEAK);
     return array_number(TN_I64, &value, TNI_A_WEAK);
 }
 
 tn_array *tn_scalar(double value, tn_dtype dtype) {
     uint64_t raw = 0;
-    if ((unsigned)dtype >= TN_DTYPE_COUNT) return tni_error_array(TN_EDTYPE, "scalar: %d is not a dtype", (int)dtype);
+    if ((unsigned)dtype >= TN_DTYPE_COUNT)
+        return tni_error_array(TN_EDTYPE, "scalar: %d is not a dtype", (int)dtype);
     tni_store_f64(dtype, value, &raw);
     return array_number(dtype, &raw, 0);
 }
 
 tn_array *tn_scalar_i64(int64_t value, tn_dtype dtype) {
     uint64_t raw = 0;
-    if ((unsigned)dtype >= TN_DTYPE_COUNT) return tni_error_array(TN_EDTYPE, "scalar: %d is not a dtype", (int)dtype);
+    if ((unsigned)dtype >= TN_DTYPE_COUNT)
+        return tni_error_array(TN_EDTYPE, "scalar: %d is not a dtype", (int)dtype);
     tni_store_i64(dtype, value, &raw);
     return array_number(dtype, &raw, 0);
 }

@@ -19,7 +19,7 @@ typedef struct tni_buffer {
     void *data;           /* 64-byte aligned when ours */
     size_t size;          /* bytes accounted as active */
     void (*release)(void *ud);
-    void *ud;             /* set with release: memory that is not ours, never written */
+    void *ud; /* set with release: memory that is not ours, never written */
     bool borrowed;
 } tni_buffer;
 
@@ -37,22 +37,22 @@ enum { TNI_A_WEAK = 1, TNI_A_STATIC = 2 };
 enum { TNI_ALIVE = 0x414c4956, TNI_DEAD = 0x44454144 };
 
 struct tn_array {
-    uint32_t magic;        /* TNI_ALIVE; checked at entries of debug builds */
-    _Atomic int32_t refs;  /* scopes, keeps, nodes */
+    uint32_t magic;         /* TNI_ALIVE; checked at entries of debug builds */
+    _Atomic int32_t refs;   /* scopes, keeps, nodes */
     _Atomic int32_t scoped; /* how many of them are scopes */
     _Atomic uint8_t state;
     uint8_t dtype, ndim, flags;
-    int32_t status;        /* TNI_ERROR */
-    int32_t out_index;     /* which output of its node */
-    int32_t uses;          /* evaluation's scratch: uses by nodes of this evaluation */
-    int64_t size;          /* elements */
-    struct tni_node *node; /* TNI_LAZY */
-    struct tni_event *event;     /* TNI_SCHEDULED, and after until freed */
-    tni_buffer *buf;             /* TNI_READY; NULL: the value is in `inl` (one element) */
-    int64_t offset;              /* bytes into buf */
+    int32_t status;          /* TNI_ERROR */
+    int32_t out_index;       /* which output of its node */
+    int32_t uses;            /* evaluation's scratch: uses by nodes of this evaluation */
+    int64_t size;            /* elements */
+    struct tni_node *node;   /* TNI_LAZY */
+    struct tni_event *event; /* TNI_SCHEDULED, and after until freed */
+    tni_buffer *buf;         /* TNI_READY; NULL: the value is in `inl` (one element) */
+    int64_t offset;          /* bytes into buf */
     union {
-        uint64_t inl[1];         /* a single element that needs no buffer */
-        char *message;           /* TNI_ERROR */
+        uint64_t inl[1]; /* a single element that needs no buffer */
+        char *message;   /* TNI_ERROR */
     };
     _Atomic(tni_buffer *) dense; /* row-major copy, made by tn_data for a strided view */
     int64_t *strides;            /* elements; valid when READY; points behind shape */
@@ -68,16 +68,16 @@ typedef struct tni_node {
     const struct tni_prim *prim;
     tn_stream *stream;
     int32_t n_in, n_out;
-    tn_array **in;                  /* n_in; points at inl_in when they fit */
-    tn_array **out;                 /* n_out, weak: NULL once the array is gone, but an output
-                                     * whose siblings live stays as an orphan, for its shape */
+    tn_array **in;  /* n_in; points at inl_in when they fit */
+    tn_array **out; /* n_out, weak: NULL once the array is gone, but an output
+                     * whose siblings live stays as an orphan, for its shape */
     tn_array *inl_in[TNI_NODE_INLINE];
     tn_array *inl_out[1];
     /* Evaluation's scratch; belongs to the thread that evaluates. */
-    uint64_t mark;                  /* epoch of the walk that last saw it */
-    int32_t index, group, cgroup;   /* place in the order; its group; its consumers' group */
-    int32_t value;                  /* instruction in the program being built */
-    void *params;                   /* prim->params_size bytes; at inl_params when they fit */
+    uint64_t mark;                /* epoch of the walk that last saw it */
+    int32_t index, group, cgroup; /* place in the order; its group; its consumers' group */
+    int32_t value;                /* instruction in the program being built */
+    void *params;                 /* prim->params_size bytes; at inl_params when they fit */
     _Alignas(8) char inl_params[TNI_PARAMS_INLINE];
 } tni_node;
 
@@ -94,16 +94,17 @@ void tni_array_finish(tn_array *a, tni_buffer *buf, int64_t offset);
 /* An output that nobody holds, of a node that others still need. */
 bool tni_array_orphaned(const tn_array *a);
 void tni_array_poison(tn_array *a, int status, const char *message);
-tn_array *tni_oom(void);             /* the static out-of-memory error array */
+tn_array *tni_oom(void); /* the static out-of-memory error array */
 /* An error array owned by the current scope; the message also becomes tn_error(). */
 tn_array *tni_error_array(int status, const char *fmt, ...) TN_PRINTF(2, 3);
-tn_array *tni_error_last(void);      /* from the thread's last error (tni_fail...) */
-bool tni_alive(const tn_array *a);   /* not NULL, and not freed as far as can be told */
+tn_array *tni_error_last(void);    /* from the thread's last error (tni_fail...) */
+bool tni_alive(const tn_array *a); /* not NULL, and not freed as far as can be told */
 /* For entries: `a` itself when usable; else an error array that says why. */
 tn_array *tni_check(tn_array *a, const char *op);
 
 static inline tni_state tni_state_of(const tn_array *a) {
-    return (tni_state)atomic_load_explicit(&((tn_array *)(uintptr_t)a)->state, memory_order_acquire);
+    return (tni_state)atomic_load_explicit(&((tn_array *)(uintptr_t)a)->state,
+                                           memory_order_acquire);
 }
 static inline bool tni_is_error(const tn_array *a) { return tni_state_of(a) == TNI_ERROR; }
 static inline void *tni_array_data(const tn_array *a) {

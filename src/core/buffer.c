@@ -129,7 +129,8 @@ tni_buffer *tni_buffer_wrap(void *data, size_t bytes, void (*release)(void *), v
         tni_fail_memory(sizeof *b, "a buffer record");
         return NULL;
     }
-    *b = (tni_buffer){.refs = 1, .data = data, .size = bytes, .release = release, .ud = ud, .borrowed = true};
+    *b = (tni_buffer){
+        .refs = 1, .data = data, .size = bytes, .release = release, .ud = ud, .borrowed = true};
     return b;
 }
 
@@ -139,8 +140,10 @@ void tni_buffer_retain(tni_buffer *b) {
 
 void tni_buffer_release(tni_buffer *b) {
     if (!b || atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1) return;
-    if (!b->borrowed) pool_give(b->data, b->size);
-    else if (b->release) b->release(b->ud);
+    if (!b->borrowed)
+        pool_give(b->data, b->size);
+    else if (b->release)
+        b->release(b->ud);
     tni_free(b);
 }
 

@@ -8,11 +8,11 @@ static const struct {
     const char *name;
     size_t size;
 } dtype_info[TN_DTYPE_COUNT] = {
-    [TN_BOOL] = {"bool", 1},     [TN_U8] = {"uint8", 1},       [TN_U16] = {"uint16", 2},
-    [TN_U32] = {"uint32", 4},    [TN_U64] = {"uint64", 8},     [TN_I8] = {"int8", 1},
-    [TN_I16] = {"int16", 2},     [TN_I32] = {"int32", 4},      [TN_I64] = {"int64", 8},
-    [TN_F16] = {"float16", 2},   [TN_BF16] = {"bfloat16", 2},  [TN_F32] = {"float32", 4},
-    [TN_F64] = {"float64", 8},   [TN_C64] = {"complex64", 8},
+    [TN_BOOL] = {"bool", 1},   [TN_U8] = {"uint8", 1},      [TN_U16] = {"uint16", 2},
+    [TN_U32] = {"uint32", 4},  [TN_U64] = {"uint64", 8},    [TN_I8] = {"int8", 1},
+    [TN_I16] = {"int16", 2},   [TN_I32] = {"int32", 4},     [TN_I64] = {"int64", 8},
+    [TN_F16] = {"float16", 2}, [TN_BF16] = {"bfloat16", 2}, [TN_F32] = {"float32", 4},
+    [TN_F64] = {"float64", 8}, [TN_C64] = {"complex64", 8},
 };
 
 const char *tn_dtype_name(tn_dtype d) {
@@ -55,8 +55,10 @@ tn_dtype tni_result_type(int n, tn_array *const *a) {
     tn_dtype s = TN_BOOL, w = TN_BOOL;
     for (int i = 0; i < n; i++) {
         tn_dtype d = (tn_dtype)a[i]->dtype;
-        if (a[i]->flags & TNI_A_WEAK) w = weak++ < 0 ? d : tn_promote(w, d);
-        else s = strong++ < 0 ? d : tn_promote(s, d);
+        if (a[i]->flags & TNI_A_WEAK)
+            w = weak++ < 0 ? d : tn_promote(w, d);
+        else
+            s = strong++ < 0 ? d : tn_promote(s, d);
     }
     if (strong < 0) return w;
     if (weak < 0 || dtype_rank(w) <= dtype_rank(s)) return s;
@@ -65,16 +67,27 @@ tn_dtype tni_result_type(int n, tn_array *const *a) {
 
 void tni_store_i64(tn_dtype dtype, int64_t v, void *dst) {
     switch (dtype) {
-    case TN_BOOL: *(uint8_t *)dst = v != 0; break;
+    case TN_BOOL:
+        *(uint8_t *)dst = v != 0;
+        break;
     case TN_U8:
-    case TN_I8: *(uint8_t *)dst = (uint8_t)v; break;
+    case TN_I8:
+        *(uint8_t *)dst = (uint8_t)v;
+        break;
     case TN_U16:
-    case TN_I16: memcpy(dst, &(uint16_t){(uint16_t)v}, 2); break;
+    case TN_I16:
+        memcpy(dst, &(uint16_t){(uint16_t)v}, 2);
+        break;
     case TN_U32:
-    case TN_I32: memcpy(dst, &(uint32_t){(uint32_t)v}, 4); break;
+    case TN_I32:
+        memcpy(dst, &(uint32_t){(uint32_t)v}, 4);
+        break;
     case TN_U64:
-    case TN_I64: memcpy(dst, &v, 8); break;
-    default: tni_store_f64(dtype, (double)v, dst);
+    case TN_I64:
+        memcpy(dst, &v, 8);
+        break;
+    default:
+        tni_store_f64(dtype, (double)v, dst);
     }
 }
 
@@ -85,19 +98,32 @@ static int64_t dtype_f64_to_i64(double v) {
 
 void tni_store_f64(tn_dtype dtype, double v, void *dst) {
     switch (dtype) {
-    case TN_BOOL: *(uint8_t *)dst = v != 0; break;
-    case TN_F16: memcpy(dst, &(uint16_t){tni_f32_to_f16((float)v)}, 2); break;
-    case TN_BF16: memcpy(dst, &(uint16_t){tni_f32_to_bf16((float)v)}, 2); break;
-    case TN_F32: memcpy(dst, &(float){(float)v}, 4); break;
-    case TN_F64: memcpy(dst, &v, 8); break;
-    case TN_C64: memcpy(dst, (float[2]){(float)v, 0}, 8); break;
+    case TN_BOOL:
+        *(uint8_t *)dst = v != 0;
+        break;
+    case TN_F16:
+        memcpy(dst, &(uint16_t){tni_f32_to_f16((float)v)}, 2);
+        break;
+    case TN_BF16:
+        memcpy(dst, &(uint16_t){tni_f32_to_bf16((float)v)}, 2);
+        break;
+    case TN_F32:
+        memcpy(dst, &(float){(float)v}, 4);
+        break;
+    case TN_F64:
+        memcpy(dst, &v, 8);
+        break;
+    case TN_C64:
+        memcpy(dst, (float[2]){(float)v, 0}, 8);
+        break;
     case TN_U64:
         if (v >= 9223372036854775808.0) {
             uint64_t u = v >= 18446744073709551616.0 ? UINT64_MAX : (uint64_t)v;
             memcpy(dst, &u, 8);
             break;
         } /* fall through */
-    default: tni_store_i64(dtype, dtype_f64_to_i64(v), dst);
+    default:
+        tni_store_i64(dtype, dtype_f64_to_i64(v), dst);
     }
 }
 
@@ -107,13 +133,24 @@ double tni_load_f64(tn_dtype dtype, const void *src) {
     double d;
     uint64_t u;
     switch (dtype) {
-    case TN_F16: memcpy(&h, src, 2); return tni_f16_to_f32(h);
-    case TN_BF16: memcpy(&h, src, 2); return tni_bf16_to_f32(h);
+    case TN_F16:
+        memcpy(&h, src, 2);
+        return tni_f16_to_f32(h);
+    case TN_BF16:
+        memcpy(&h, src, 2);
+        return tni_bf16_to_f32(h);
     case TN_F32:
-    case TN_C64: memcpy(&f, src, 4); return f;
-    case TN_F64: memcpy(&d, src, 8); return d;
-    case TN_U64: memcpy(&u, src, 8); return (double)u;
-    default: return (double)tni_load_i64(dtype, src);
+    case TN_C64:
+        memcpy(&f, src, 4);
+        return f;
+    case TN_F64:
+        memcpy(&d, src, 8);
+        return d;
+    case TN_U64:
+        memcpy(&u, src, 8);
+        return (double)u;
+    default:
+        return (double)tni_load_i64(dtype, src);
     }
 }
 
@@ -123,14 +160,27 @@ int64_t tni_load_i64(tn_dtype dtype, const void *src) {
     int64_t v;
     switch (dtype) {
     case TN_BOOL:
-    case TN_U8: return *(const uint8_t *)src;
-    case TN_I8: return *(const int8_t *)src;
-    case TN_U16: memcpy(&h, src, 2); return h;
-    case TN_I16: memcpy(&h, src, 2); return (int16_t)h;
-    case TN_U32: memcpy(&w, src, 4); return w;
-    case TN_I32: memcpy(&w, src, 4); return (int32_t)w;
+    case TN_U8:
+        return *(const uint8_t *)src;
+    case TN_I8:
+        return *(const int8_t *)src;
+    case TN_U16:
+        memcpy(&h, src, 2);
+        return h;
+    case TN_I16:
+        memcpy(&h, src, 2);
+        return (int16_t)h;
+    case TN_U32:
+        memcpy(&w, src, 4);
+        return w;
+    case TN_I32:
+        memcpy(&w, src, 4);
+        return (int32_t)w;
     case TN_U64:
-    case TN_I64: memcpy(&v, src, 8); return v;
-    default: return dtype_f64_to_i64(tni_load_f64(dtype, src));
+    case TN_I64:
+        memcpy(&v, src, 8);
+        return v;
+    default:
+        return dtype_f64_to_i64(tni_load_f64(dtype, src));
     }
 }

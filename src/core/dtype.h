@@ -15,7 +15,7 @@ tn_dtype tni_result_type(int n, tn_array *const *a);
 /* Writes value converted to dtype at dst (one element). */
 void tni_store_f64(tn_dtype dtype, double value, void *dst);
 void tni_store_i64(tn_dtype dtype, int64_t value, void *dst);
-double tni_load_f64(tn_dtype dtype, const void *src); /* complex: the real part */
+double tni_load_f64(tn_dtype dtype, const void *src);  /* complex: the real part */
 int64_t tni_load_i64(tn_dtype dtype, const void *src); /* floats truncated, saturating; NaN is 0 */
 
 #endif

@@ -1,7 +1,7 @@
 /* Nodes: one record an operation. */
-#include "core/prim.h"
 #include "base/alloc.h"
 #include "base/err.h"
+#include "core/prim.h"
 #include "core/stream.h"
 #include <string.h>
 
@@ -21,7 +21,8 @@ static tni_node *node_alloc(const tni_prim *prim, int n_in, int n_out) {
     n->in = n_in <= TNI_NODE_INLINE ? n->inl_in : tni_alloc_array((size_t)n_in, sizeof *n->in);
     n->out = n_out <= 1 ? n->inl_out : tni_calloc((size_t)n_out, sizeof *n->out);
     n->inl_out[0] = NULL;
-    n->params = prim->params_size <= TNI_PARAMS_INLINE ? n->inl_params : tni_alloc(prim->params_size);
+    n->params =
+        prim->params_size <= TNI_PARAMS_INLINE ? n->inl_params : tni_alloc(prim->params_size);
     if (n->in && n->out && n->params) return n;
     tni_node_free_shell(n);
     return NULL;
@@ -49,8 +50,8 @@ int tni_node_new(const tni_prim *prim, int n_in, tn_array *const *in, const void
     return 0;
 }
 
-tn_array *tni_op1(const tni_prim *prim, int n_in, tn_array *const *in, const void *params, tn_dtype dtype,
-                  int ndim, const int64_t *shape) {
+tn_array *tni_op1(const tni_prim *prim, int n_in, tn_array *const *in, const void *params,
+                  tn_dtype dtype, int ndim, const int64_t *shape) {
     tn_array *out;
     if (tni_node_new(prim, n_in, in, params, 1, &(tni_out_spec){dtype, ndim, shape}, &out))
         return tni_error_last();

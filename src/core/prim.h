@@ -6,22 +6,23 @@
 #include "core/array.h"
 
 typedef enum tni_kind {
-    TNI_K_KERNEL,  /* one call of a backend kernel */
-    TNI_K_EW,      /* element-wise: fused into programs */
-    TNI_K_REDUCE,  /* ends a program */
-    TNI_K_VIEW,    /* moves no data when it can */
-    TNI_K_MOVE     /* copies parts: concatenate, slice_update */
+    TNI_K_KERNEL, /* one call of a backend kernel */
+    TNI_K_EW,     /* element-wise: fused into programs */
+    TNI_K_REDUCE, /* ends a program */
+    TNI_K_VIEW,   /* moves no data when it can */
+    TNI_K_MOVE    /* copies parts: concatenate, slice_update */
 } tni_kind;
 
 enum {
-    TNI_F_DENSE = 1 /* kernel wants its inputs row-contiguous */
+    TNI_F_DENSE = 1, /* the kernel wants its inputs row-contiguous */
+    TNI_F_ROWS = 2   /* it wants the last axis of each to have stride 1 */
 };
 
 typedef struct tni_prim {
     const char *name;
-    int id;          /* TNI_OP_... */
+    int id; /* TNI_OP_... */
     tni_kind kind;
-    int code;        /* EW: enum tni_ew, or -1 cast, -2 copy; REDUCE: enum tni_red */
+    int code; /* EW: enum tni_ew, or -1 cast, -2 copy; REDUCE: enum tni_red */
     uint32_t flags;
     size_t params_size;
     /* The same values from simpler ops, as arrays of the current scope; NULL: none. */

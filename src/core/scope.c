@@ -20,7 +20,8 @@ typedef struct scope_thread {
 static _Thread_local scope_thread *scope_tls;
 static pthread_key_t scope_key;
 static pthread_once_t scope_once = PTHREAD_ONCE_INIT;
-static tn_scope scope_null; /* stands for a scope that could not be had: its handles go to the parent */
+static tn_scope
+    scope_null; /* stands for a scope that could not be had: its handles go to the parent */
 
 static void scope_pop(scope_thread *t, size_t base) {
     while (t->handles.n > base) {
@@ -84,8 +85,10 @@ tn_array *tni_scope_again(tn_array *a) {
 tn_scope *tn_scope_begin(void) {
     scope_thread *t = scope_get();
     tn_scope *s = t ? t->spare : NULL;
-    if (s) t->spare = NULL;
-    else if (t) s = tni_alloc(sizeof *s);
+    if (s)
+        t->spare = NULL;
+    else if (t)
+        s = tni_alloc(sizeof *s);
     if (!s) return &scope_null;
     s->parent = t->top, s->base = t->handles.n;
     return t->top = s;
@@ -101,10 +104,12 @@ void tn_scope_end(tn_scope *s) {
     scope_thread *t = scope_tls;
     if (!scope_is_open(t, s)) return; /* the null scope, one ended already, or another thread's */
     scope_pop(t, s->base);
-    for (tn_scope *k = t->top; ; k = t->top) {
+    for (tn_scope *k = t->top;; k = t->top) {
         t->top = k->parent;
-        if (t->spare) tni_free(k);
-        else t->spare = k;
+        if (t->spare)
+            tni_free(k);
+        else
+            t->spare = k;
         if (k == s) return;
     }
 }

@@ -61,8 +61,10 @@ bool tni_reshape_strides(int an, const int64_t *as, const int64_t *ast, int ndim
         int64_t x = os[i], y = 1;
         int i1 = i + 1, j1 = j;
         while (x != y || j1 == j) {
-            if (y < x || j1 == j) y *= shape[j1++];
-            else x *= os[i1++];
+            if (y < x || j1 == j)
+                y *= shape[j1++];
+            else
+                x *= os[i1++];
         }
         for (int k = i; k + 1 < i1; k++)
             if (ost[k] != os[k + 1] * ost[k + 1]) return false;

@@ -25,7 +25,7 @@ struct tn_stream {
 static tn_stream stream_default = {.lock = PTHREAD_MUTEX_INITIALIZER,
                                    .wake = PTHREAD_COND_INITIALIZER,
                                    .idle = PTHREAD_COND_INITIALIZER};
-static _Thread_local tn_stream *stream_tls;    /* current */
+static _Thread_local tn_stream *stream_tls;     /* current */
 static _Thread_local tn_stream *stream_serving; /* on a worker: its own stream */
 
 tn_stream *tni_stream_current(void) { return stream_tls ? stream_tls : &stream_default; }
@@ -154,7 +154,9 @@ tni_event *tni_event_new(tn_stream *s) {
     return e;
 }
 
-void tni_event_retain(tni_event *e) { atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed); }
+void tni_event_retain(tni_event *e) {
+    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+}
 
 void tni_event_release(tni_event *e) {
     if (e && atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) == 1) tni_free(e);
@@ -170,6 +172,7 @@ void tni_event_signal(tni_event *e) {
 void tni_event_wait(tni_event *e) {
     if (atomic_load_explicit(&e->done, memory_order_acquire) || e->stream == stream_serving) return;
     pthread_mutex_lock(&event_lock);
-    while (!atomic_load_explicit(&e->done, memory_order_acquire)) pthread_cond_wait(&event_cond, &event_lock);
+    while (!atomic_load_explicit(&e->done, memory_order_acquire))
+        pthread_cond_wait(&event_cond, &event_lock);
     pthread_mutex_unlock(&event_lock);
 }

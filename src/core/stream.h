@@ -15,7 +15,8 @@ tni_event *tni_event_new(tn_stream *s); /* refs 1; NULL when out of memory */
 void tni_event_retain(tni_event *e);
 void tni_event_release(tni_event *e);
 void tni_event_signal(tni_event *e);
-void tni_event_wait(tni_event *e); /* blocks; returns at once when called on the event's own worker */
+void tni_event_wait(
+    tni_event *e); /* blocks; returns at once when called on the event's own worker */
 
 tn_stream *tni_stream_current(void);
 /* Queues fn(ud) on the stream's worker; 0 or TN_EMEMORY. fn is always called once. */

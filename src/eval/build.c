@@ -15,9 +15,12 @@ static uint16_t build_push(tni_build *b, tni_inst inst) {
 
 static uint16_t build_const(tni_build *b, const tn_array *a) {
     tni_inst inst = {.op = TNI_INST_CONST, .dtype = a->dtype};
-    if (a->dtype == TN_C64) memcpy(inst.imm.c, a->inl, 8);
-    else if (tni_is_float((tn_dtype)a->dtype)) inst.imm.f = tni_load_f64((tn_dtype)a->dtype, a->inl);
-    else inst.imm.i = tni_load_i64((tn_dtype)a->dtype, a->inl);
+    if (a->dtype == TN_C64)
+        memcpy(inst.imm.c, a->inl, 8);
+    else if (tni_is_float((tn_dtype)a->dtype))
+        inst.imm.f = tni_load_f64((tn_dtype)a->dtype, a->inl);
+    else
+        inst.imm.i = tni_load_i64((tn_dtype)a->dtype, a->inl);
     return build_push(b, inst);
 }
 
@@ -44,15 +47,19 @@ static uint16_t build_value(tni_build *b, tn_array *a) {
     uint16_t v[3] = {0};
     for (int i = 0; i < n->n_in; i++) v[i] = build_value(b, n->in[i]);
     int code = n->prim->code;
-    if (code == TNI_CODE_COPY) n->value = v[0];
+    if (code == TNI_CODE_COPY)
+        n->value = v[0];
     else
-        n->value = build_push(b, (tni_inst){.op = (uint16_t)(code == TNI_CODE_CAST ? TNI_INST_CAST : TNI_INST_EW + code),
-                                            .dtype = a->dtype,
-                                            .a = v[0],
-                                            .b = v[1],
-                                            .c = v[2]});
+        n->value = build_push(
+            b,
+            (tni_inst){.op = (uint16_t)(code == TNI_CODE_CAST ? TNI_INST_CAST : TNI_INST_EW + code),
+                       .dtype = a->dtype,
+                       .a = v[0],
+                       .b = v[1],
+                       .c = v[2]});
     if (tni_plan_stored(b->plan, a)) {
-        b->prog.out[b->prog.n_out] = (tni_prog_out){.dtype = (tn_dtype)a->dtype, .value = (uint16_t)n->value};
+        b->prog.out[b->prog.n_out] =
+            (tni_prog_out){.dtype = (tn_dtype)a->dtype, .value = (uint16_t)n->value};
         b->out[b->prog.n_out++] = a;
     } else if (atomic_load_explicit(&a->refs, memory_order_relaxed) > (a->uses & ~TNI_TARGET)) {
         b->pinned = true;
@@ -83,7 +90,8 @@ int tni_build_group(tni_build *b, const tni_plan *p, int32_t g) {
     }
     build_value(b, out);
     if (!b->prog.n_out) { /* the root is always stored, whoever holds it */
-        b->prog.out[0] = (tni_prog_out){.dtype = (tn_dtype)out->dtype, .value = (uint16_t)root->value};
+        b->prog.out[0] =
+            (tni_prog_out){.dtype = (tn_dtype)out->dtype, .value = (uint16_t)root->value};
         b->out[b->prog.n_out++] = out;
     }
     return 0;
@@ -143,18 +151,20 @@ void tni_build_loop(tni_build *b) {
     p->ndim = loop->ndim;
     memcpy(p->shape, loop->shape, sizeof(int64_t) * loop->ndim);
     for (int i = 0; i < p->n_in; i++)
-        tni_broadcast_strides(b->in[i]->ndim, b->in[i]->shape, b->in[i]->strides, p->ndim, p->shape, p->in[i].strides);
+        tni_broadcast_strides(b->in[i]->ndim, b->in[i]->shape, b->in[i]->strides, p->ndim, p->shape,
+                              p->in[i].strides);
     for (int i = 0; i < p->n_out; i++) {
         tn_array *a = b->out[i];
         int64_t row[TN_MAX_NDIM];
         tni_row_strides(a->ndim, a->shape, row);
-        for (int d = 0; d < p->ndim; d++) p->out[i].strides[d] = (p->reduce_mask >> d) & 1 ? 0 : row[d];
+        for (int d = 0; d < p->ndim; d++)
+            p->out[i].strides[d] = (p->reduce_mask >> d) & 1 ? 0 : row[d];
     }
     tni_program_collapse(p);
 }
 
-void tni_program_copy(tni_program *p, tn_dtype from, const int64_t *src_strides, tn_dtype to, const int64_t *dst_strides,
-                      int ndim, const int64_t *shape) {
+void tni_program_copy(tni_program *p, tn_dtype from, const int64_t *src_strides, tn_dtype to,
+                      const int64_t *dst_strides, int ndim, const int64_t *shape) {
     p->n_inst = 1, p->n_in = p->n_out = 1;
     p->inst[0] = (tni_inst){.op = TNI_INST_LOAD, .dtype = (uint8_t)from};
     if (to != from) p->inst[p->n_inst++] = (tni_inst){.op = TNI_INST_CAST, .dtype = (uint8_t)to};

@@ -7,7 +7,9 @@ static int eval_check(tn_list list, const char *what) {
     for (int i = 0; i < list.n; i++) {
         tn_array *a = list.v[i];
         if (!tni_alive(a))
-            return tni_fail(TN_ESTATE, "%s: array %d of the list is NULL or was freed (its scope has ended)", what, i);
+            return tni_fail(TN_ESTATE,
+                            "%s: array %d of the list is NULL or was freed (its scope has ended)",
+                            what, i);
         if (tni_is_error(a)) return tni_fail(a->status, "%s", tn_array_error(a));
     }
     return 0;
@@ -94,7 +96,8 @@ static void eval_worker(void *ud) {
     tni_plan *p = ud;
     int status = tni_plan_run(p);
     for (size_t i = 0; status && i < p->n_held; i++)
-        if (tni_state_of(p->held[i]) == TNI_SCHEDULED) tni_array_poison(p->held[i], status, tni_error());
+        if (tni_state_of(p->held[i]) == TNI_SCHEDULED)
+            tni_array_poison(p->held[i], status, tni_error());
     if (status) tni_stream_poison(p->event->stream, status, tni_error());
     tni_event_signal(p->event);
     tni_plan_free(p);

@@ -16,7 +16,8 @@ static int move_share(tn_array *a, tn_array *x, int64_t offset_elements) {
         return 0;
     }
     tni_buffer_retain(x->buf);
-    tni_array_finish(a, x->buf, x->offset + offset_elements * (int64_t)tn_dtype_size((tn_dtype)x->dtype));
+    tni_array_finish(a, x->buf,
+                     x->offset + offset_elements * (int64_t)tn_dtype_size((tn_dtype)x->dtype));
     return 0;
 }
 
@@ -31,7 +32,8 @@ static int move_dense(tn_array *a, const tn_array *x) {
 }
 
 static int move_reshape(tn_array *a, tn_array *x) {
-    if (tni_reshape_strides(x->ndim, x->shape, x->strides, a->ndim, a->shape, a->strides)) return move_share(a, x, 0);
+    if (tni_reshape_strides(x->ndim, x->shape, x->strides, a->ndim, a->shape, a->strides))
+        return move_share(a, x, 0);
     return move_dense(a, x);
 }
 
@@ -56,7 +58,8 @@ static int move_slice(tn_array *a, tn_array *x, const tni_p_slice *p) {
 
 /* The same bytes under another dtype; the last axis was scaled when the node was made. */
 static int move_view(tn_array *a, tn_array *x) {
-    int64_t from = (int64_t)tn_dtype_size((tn_dtype)x->dtype), to = (int64_t)tn_dtype_size((tn_dtype)a->dtype);
+    int64_t from = (int64_t)tn_dtype_size((tn_dtype)x->dtype),
+            to = (int64_t)tn_dtype_size((tn_dtype)a->dtype);
     if (!x->buf && x->size > 1) return move_dense(a, x);
     if (from != to && !tni_row_major(x)) {
         tni_view src = tni_view_of(x);
@@ -85,14 +88,19 @@ int tni_run_view(tni_node *n) {
         return 0;
     }
     switch (n->prim->id) {
-    case TNI_OP_reshape: return move_reshape(a, x);
-    case TNI_OP_transpose: return move_transpose(a, x, n->params);
-    case TNI_OP_slice: return move_slice(a, x, n->params);
+    case TNI_OP_reshape:
+        return move_reshape(a, x);
+    case TNI_OP_transpose:
+        return move_transpose(a, x, n->params);
+    case TNI_OP_slice:
+        return move_slice(a, x, n->params);
     case TNI_OP_broadcast_to:
         tni_broadcast_strides(x->ndim, x->shape, x->strides, a->ndim, a->shape, a->strides);
         return move_share(a, x, 0);
-    case TNI_OP_view: return move_view(a, x);
-    default: return tni_fail(TN_EINTERNAL, "eval: %s is not a view", n->prim->name);
+    case TNI_OP_view:
+        return move_view(a, x);
+    default:
+        return tni_fail(TN_EINTERNAL, "eval: %s is not a view", n->prim->name);
     }
 }
 
@@ -105,8 +113,8 @@ static int move_concatenate(tni_node *n, tn_array *a, void *data) {
     for (int i = 0; i < n->n_in; i++) {
         tn_array *x = n->in[i];
         tni_view src = tni_view_of(x);
-        tni_view dst = {(char *)data + at * row[axis] * (int64_t)tn_dtype_size((tn_dtype)a->dtype), (tn_dtype)a->dtype,
-                        x->ndim, x->shape, row};
+        tni_view dst = {(char *)data + at * row[axis] * (int64_t)tn_dtype_size((tn_dtype)a->dtype),
+                        (tn_dtype)a->dtype, x->ndim, x->shape, row};
         int status = tni_copy_view(&src, &dst);
         if (status) return status;
         at += x->shape[axis];
@@ -120,8 +128,8 @@ static int move_part_in(tni_node *n, tn_array *a, void *data) {
     int64_t offset = move_part(a->ndim, row, n->params, strides);
     tn_array *u = n->in[1];
     tni_view src = tni_view_of(u);
-    tni_view dst = {(char *)data + offset * (int64_t)tn_dtype_size((tn_dtype)a->dtype), (tn_dtype)a->dtype, u->ndim,
-                    u->shape, strides};
+    tni_view dst = {(char *)data + offset * (int64_t)tn_dtype_size((tn_dtype)a->dtype),
+                    (tn_dtype)a->dtype, u->ndim, u->shape, strides};
     return u->size ? tni_copy_view(&src, &dst) : 0;
 }
 
@@ -155,7 +163,9 @@ int tni_run_move(tni_node *n) {
     void *data;
     int status = tni_output_alloc(a, &buf, &data);
     if (!status && a->size) status = move_fill(n, a, data);
-    if (status) tni_buffer_release(buf);
-    else tni_array_finish(a, buf, 0);
+    if (status)
+        tni_buffer_release(buf);
+    else
+        tni_array_finish(a, buf, 0);
     return status;
 }

@@ -63,7 +63,9 @@ static int plan_enter(tni_plan *p, plan_stack *s, tni_node *n) {
     n->group = n->cgroup = TNI_GROUP_NONE;
     for (int i = 0; i < n->n_out; i++)
         if (n->out[i]) n->out[i]->uses = 0;
-    return tni_vec_push(s, ((plan_step){n, 0})) ? tni_fail_memory(sizeof(plan_step), "an evaluation plan") : 0;
+    return tni_vec_push(s, ((plan_step){n, 0}))
+               ? tni_fail_memory(sizeof(plan_step), "an evaluation plan")
+               : 0;
 }
 
 static int plan_walk(tni_plan *p, plan_stack *s, tni_node *root) {
@@ -98,8 +100,10 @@ static int plan_order(tni_plan *p, tn_list list) {
 
 bool tni_plan_stored(const tni_plan *p, const tn_array *a) {
     if (a->uses & TNI_TARGET) return true;
-    int32_t others = atomic_load_explicit(&((tn_array *)(uintptr_t)a)->refs, memory_order_relaxed) - a->uses;
-    if (!p->event) others -= atomic_load_explicit(&((tn_array *)(uintptr_t)a)->scoped, memory_order_relaxed);
+    int32_t others =
+        atomic_load_explicit(&((tn_array *)(uintptr_t)a)->refs, memory_order_relaxed) - a->uses;
+    if (!p->event)
+        others -= atomic_load_explicit(&((tn_array *)(uintptr_t)a)->scoped, memory_order_relaxed);
     return others > 0;
 }
 
@@ -144,8 +148,11 @@ static void plan_join(tni_plan *p, tni_node *n) {
 static int plan_group(tni_plan *p) {
     for (size_t i = p->n; i-- > 0;) {
         tni_node *n = p->order[i];
-        if (n->prim->kind == TNI_K_EW && n->cgroup >= 0 && plan_can_join(p, &p->groups[n->cgroup], n)) plan_join(p, n);
-        else if (plan_new_group(p, n)) return TN_EMEMORY;
+        if (n->prim->kind == TNI_K_EW && n->cgroup >= 0 &&
+            plan_can_join(p, &p->groups[n->cgroup], n))
+            plan_join(p, n);
+        else if (plan_new_group(p, n))
+            return TN_EMEMORY;
         for (int k = 0; k < n->n_in; k++) {
             tn_array *a = n->in[k];
             if (tni_state_of(a) != TNI_LAZY) continue;

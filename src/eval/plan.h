@@ -7,22 +7,22 @@
 #include "core/stream.h"
 
 typedef struct tni_group {
-    int32_t root;        /* index of its last node: the group runs in that node's place */
-    int32_t members;     /* nodes */
-    int32_t n_in;        /* operands from outside, an upper bound */
-    int32_t n_out;       /* values stored */
-    bool program;        /* may grow */
-    bool reduce;         /* ends in a reduction */
+    int32_t root;         /* index of its last node: the group runs in that node's place */
+    int32_t members;      /* nodes */
+    int32_t n_in;         /* operands from outside, an upper bound */
+    int32_t n_out;        /* values stored */
+    bool program;         /* may grow */
+    bool reduce;          /* ends in a reduction */
     const tn_array *loop; /* the array whose shape is the loop */
 } tni_group;
 
 typedef struct tni_plan {
-    uint64_t epoch;      /* nodes of this plan carry it as mark */
-    tni_node **order;    /* topological */
+    uint64_t epoch;   /* nodes of this plan carry it as mark */
+    tni_node **order; /* topological */
     tni_group *groups;
     size_t n, cap, n_groups, cap_groups;
-    tni_event *event;    /* asynchronous plans: what their arrays wait for */
-    tn_array **held;     /* asynchronous plans: the arrays they will fill, retained */
+    tni_event *event; /* asynchronous plans: what their arrays wait for */
+    tn_array **held;  /* asynchronous plans: the arrays they will fill, retained */
     size_t n_held;
     /* Room for the small evaluations that most are. */
     tni_node *small_order[32];

@@ -24,7 +24,7 @@ enum { TNI_INST_LOAD, TNI_INST_CONST, TNI_INST_CAST, TNI_INST_EW };
 
 typedef struct tni_inst {
     uint16_t op;
-    uint8_t dtype;   /* tn_dtype of the value made */
+    uint8_t dtype; /* tn_dtype of the value made */
     uint8_t unused;
     uint16_t a, b, c; /* earlier instructions; LOAD: a = input number */
     union {           /* CONST: the value, in the member of its dtype's class */
@@ -41,8 +41,8 @@ typedef struct tni_prog_in {
 } tni_prog_in;
 
 typedef struct tni_prog_out {
-    tn_dtype dtype;  /* equals the dtype of instruction `value`, except for a reduction */
-    uint16_t value;  /* the instruction stored or reduced */
+    tn_dtype dtype; /* equals the dtype of instruction `value`, except for a reduction */
+    uint16_t value; /* the instruction stored or reduced */
     int64_t strides[TN_MAX_NDIM]; /* elements; 0 along reduced dimensions */
 } tni_prog_out;
 

@@ -29,7 +29,8 @@ int tni_output_alloc(tn_array *a, tni_buffer **buf, void **data) {
 }
 
 bool tni_can_donate(const tn_array *a, int32_t edges) {
-    return a->buf && !a->buf->borrowed && atomic_load_explicit(&a->buf->refs, memory_order_acquire) == 1 &&
+    return a->buf && !a->buf->borrowed &&
+           atomic_load_explicit(&a->buf->refs, memory_order_acquire) == 1 &&
            atomic_load_explicit(&((tn_array *)(uintptr_t)a)->refs, memory_order_acquire) == edges &&
            tni_row_major(a);
 }
@@ -60,7 +61,8 @@ static int run_place(tni_build *b, tn_array *a, bool *taken, tni_buffer **buf, v
     for (int i = 0; i < b->prog.n_in && !b->pinned && b->prog.reduce == TNI_RED_NONE; i++) {
         tn_array *x = b->in[i];
         if (taken[i] || tn_dtype_size((tn_dtype)x->dtype) != tn_dtype_size((tn_dtype)a->dtype) ||
-            !tni_same_shape(x->ndim, x->shape, loop->ndim, loop->shape) || !tni_can_donate(x, b->edges[i]))
+            !tni_same_shape(x->ndim, x->shape, loop->ndim, loop->shape) ||
+            !tni_can_donate(x, b->edges[i]))
             continue;
         taken[i] = true;
         tni_buffer_retain(x->buf);
@@ -105,7 +107,8 @@ static int run_program(tni_build *b) {
         return status;
     }
     int64_t offset[TNI_PROG_MAX_OUT];
-    for (int i = 0; i < p->n_out; i++) offset[i] = buf[i] ? (char *)out[i] - (char *)buf[i]->data : 0;
+    for (int i = 0; i < p->n_out; i++)
+        offset[i] = buf[i] ? (char *)out[i] - (char *)buf[i]->data : 0;
     for (int i = 0; i < p->n_out; i++) tni_array_finish(b->out[i], buf[i], offset[i]);
     return 0;
 }
@@ -137,7 +140,9 @@ static int run_args_init(run_args *r, int n_in, int n_out) {
     if (r->temp)
         for (size_t i = 0; i < n; i++) r->temp[i] = NULL;
     r->out = r->in + n_in, r->buf = r->temp + n_in;
-    return r->in && r->temp && r->strides ? 0 : tni_fail_memory(n * sizeof *r->in, "a kernel's operands");
+    return r->in && r->temp && r->strides
+               ? 0
+               : tni_fail_memory(n * sizeof *r->in, "a kernel's operands");
 }
 
 static void run_args_free(run_args *r, int n) {
@@ -147,13 +152,20 @@ static void run_args_free(run_args *r, int n) {
     tni_free(r->strides);
 }
 
+static bool run_layout_ok(uint32_t flags, const tn_array *a) {
+    if (!a->size || tni_row_major(a)) return true;
+    if (flags & TNI_F_DENSE) return false;
+    return !(flags & TNI_F_ROWS) || !a->ndim || a->strides[a->ndim - 1] == 1 ||
+           a->shape[a->ndim - 1] == 1;
+}
+
 static int run_kernel_inputs(run_args *r, tni_node *n) {
     for (int i = 0; i < n->n_in; i++) {
         tn_array *a = n->in[i];
         int status = tni_input_ready(a);
         if (status) return status;
         r->in[i] = tni_view_of(a);
-        if (!(n->prim->flags & TNI_F_DENSE) || tni_row_major(a) || !a->size) continue;
+        if (run_layout_ok(n->prim->flags, a)) continue;
         if ((status = tni_copy_dense(&r->in[i], &r->temp[i]))) return status;
         int64_t *strides = r->strides + (size_t)i * TN_MAX_NDIM;
         tni_row_strides(a->ndim, a->shape, strides);
@@ -214,11 +226,15 @@ static int run_lowered(tni_node *n) {
     for (int i = 0; i < n->n_out && !status; i++) status = tni_input_ready(low[i]);
     for (int i = 0; i < n->n_out && !status; i++) {
         tni_view src = tni_view_of(low[i]);
-        if (n->out[i]->size > 1) status = tni_copy_dense(&src, &buf[i]);
-        else n->out[i]->inl[0] = 0, memcpy(n->out[i]->inl, src.data, tn_nbytes(low[i]));
+        if (n->out[i]->size > 1)
+            status = tni_copy_dense(&src, &buf[i]);
+        else
+            n->out[i]->inl[0] = 0, memcpy(n->out[i]->inl, src.data, tn_nbytes(low[i]));
     }
-    if (!status) run_finish(n, buf);
-    else run_drop(buf, n->n_out);
+    if (!status)
+        run_finish(n, buf);
+    else
+        run_drop(buf, n->n_out);
     tn_scope_end(s);
     return status;
 }

@@ -22,7 +22,8 @@ tn_array *tni_expand(tn_array *a, int ndim, const int64_t *shape);
 /* Row e of elementwise.def applied to in[0..n). */
 tn_array *tni_ew(int e, int n, tn_array *const *in);
 tn_array *tni_slice_node(tn_array *a, const tni_p_slice *p, const int64_t *shape);
-/* Axes normalised into a bit mask; a negative status (message set) when out of range or repeated. */
+/* Axes normalised into a bit mask; a negative status (message set) when out of range or repeated.
+ */
 int64_t tni_axes_mask(const char *op, int ndim, tn_ints axes);
 /* "[2,3] float32" for messages; up to four results live at a time. */
 const char *tni_describe(const tn_array *a);

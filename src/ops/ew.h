@@ -3,8 +3,8 @@
 #define TNI_OPS_EW_H
 
 enum tni_ew {
-#define EW1(name, dom, value, deriv, doc) TNI_EW_##name,
-#define EW2(name, dom, value, da, db, doc) TNI_EW_##name,
+#define EW1(name, dom, value, deriv, doc)      TNI_EW_##name,
+#define EW2(name, dom, value, da, db, doc)     TNI_EW_##name,
 #define EW3(name, dom, value, da, db, dc, doc) TNI_EW_##name,
 #include "ops/elementwise.def"
 #undef EW1

@@ -9,8 +9,8 @@
 
 extern const tni_prim tni_prims[TNI_OP_COUNT];
 
-#define TNI_PRIM(name) (&tni_prims[TNI_OP_##name])
-#define TNI_PRIM_EW(e) (&tni_prims[TNI_OP_EW + (e)])
+#define TNI_PRIM(name)  (&tni_prims[TNI_OP_##name])
+#define TNI_PRIM_EW(e)  (&tni_prims[TNI_OP_EW + (e)])
 #define TNI_PRIM_RED(r) (&tni_prims[TNI_OP_RED + (r)])
 
 /* EW prims that are not rows of elementwise.def: tni_prim.code. */

@@ -4,15 +4,28 @@
 #include "ops/build.h"
 #include <stdio.h>
 
-enum ew_dom { DOM_NUM, DOM_SIG, DOM_REAL, DOM_FLT, DOM_FLTR, DOM_RE, DOM_CMP, DOM_TEST, DOM_LOG, DOM_INT, DOM_SHF, DOM_SEL };
+enum ew_dom {
+    DOM_NUM,
+    DOM_SIG,
+    DOM_REAL,
+    DOM_FLT,
+    DOM_FLTR,
+    DOM_RE,
+    DOM_CMP,
+    DOM_TEST,
+    DOM_LOG,
+    DOM_INT,
+    DOM_SHF,
+    DOM_SEL
+};
 
 static const struct {
     const char *name;
     enum ew_dom dom;
 } ew_info[] = {
 #define EW1(name, dom, ...) {#name, DOM_##dom},
-#define EW2 EW1
-#define EW3 EW1
+#define EW2                 EW1
+#define EW3                 EW1
 #include "ops/elementwise.def"
 #undef EW1
 #undef EW2
@@ -23,7 +36,8 @@ const char *tni_describe(const tn_array *a) {
     static _Thread_local char buf[4][TNI_SHAPE_STR + 16];
     static _Thread_local unsigned turn;
     char s[TNI_SHAPE_STR], *b = buf[turn++ % 4];
-    snprintf(b, sizeof buf[0], "%s %s", tni_shape_str(a->ndim, a->shape, s, sizeof s), tn_dtype_name((tn_dtype)a->dtype));
+    snprintf(b, sizeof buf[0], "%s %s", tni_shape_str(a->ndim, a->shape, s, sizeof s),
+             tn_dtype_name((tn_dtype)a->dtype));
     return b;
 }
 
@@ -38,7 +52,8 @@ tn_array *tni_inputs(const char *op, tn_list in) {
 
 tn_array *tni_cast(tn_array *a, tn_dtype dtype) {
     if (a->dtype == dtype) return a;
-    if (tni_state_of(a) == TNI_READY && a->size == 1 && a->ndim == 0 && !a->buf && a->dtype != TN_C64) {
+    if (tni_state_of(a) == TNI_READY && a->size == 1 && a->ndim == 0 && !a->buf &&
+        a->dtype != TN_C64) {
         bool exact = !tni_is_inexact((tn_dtype)a->dtype);
         return exact ? tn_scalar_i64(tni_load_i64((tn_dtype)a->dtype, a->inl), dtype)
                      : tn_scalar(tni_load_f64((tn_dtype)a->dtype, a->inl), dtype);
@@ -47,34 +62,48 @@ tn_array *tni_cast(tn_array *a, tn_dtype dtype) {
 }
 
 /* The dtype the operands meet in, the one computed in, and the result's; -1: not allowed. */
-static int ew_dtypes(enum ew_dom dom, int n, tn_array *const *in, tn_dtype *compute, tn_dtype *result) {
-    tn_dtype d = n == 1 ? (tn_dtype)in[0]->dtype : tni_result_type(dom == DOM_SEL ? 2 : n, dom == DOM_SEL ? in + 1 : in);
+static int ew_dtypes(enum ew_dom dom, int n, tn_array *const *in, tn_dtype *compute,
+                     tn_dtype *result) {
+    tn_dtype d = n == 1 ? (tn_dtype)in[0]->dtype
+                        : tni_result_type(dom == DOM_SEL ? 2 : n, dom == DOM_SEL ? in + 1 : in);
     bool is_bool = d == TN_BOOL, is_complex = d == TN_C64;
     *compute = *result = d;
     switch (dom) {
     case DOM_NUM:
-    case DOM_SEL: return 0;
-    case DOM_SIG: return is_bool ? -1 : 0;
-    case DOM_REAL: return is_complex ? -1 : 0;
+    case DOM_SEL:
+        return 0;
+    case DOM_SIG:
+        return is_bool ? -1 : 0;
+    case DOM_REAL:
+        return is_complex ? -1 : 0;
     case DOM_FLTR:
         if (is_complex) return -1; /* fall through */
     case DOM_FLT:
         if (!tni_is_inexact(d)) *compute = *result = TN_F32;
         return 0;
-    case DOM_RE: *result = is_complex ? TN_F32 : d; return 0;
+    case DOM_RE:
+        *result = is_complex ? TN_F32 : d;
+        return 0;
     case DOM_CMP:
-    case DOM_TEST: *result = TN_BOOL; return 0;
-    case DOM_LOG: *compute = *result = TN_BOOL; return 0;
+    case DOM_TEST:
+        *result = TN_BOOL;
+        return 0;
+    case DOM_LOG:
+        *compute = *result = TN_BOOL;
+        return 0;
     case DOM_SHF:
         if (is_bool) *compute = *result = TN_U8; /* fall through */
-    case DOM_INT: return tni_is_inexact(d) ? -1 : 0;
+    case DOM_INT:
+        return tni_is_inexact(d) ? -1 : 0;
     }
     return -1;
 }
 
 static tn_array *ew_bad_dtype(const char *op, int n, tn_array *const *in) {
-    if (n == 1) return tni_error_array(TN_EDTYPE, "%s: not defined for %s", op, tni_describe(in[0]));
-    return tni_error_array(TN_EDTYPE, "%s: not defined for %s and %s", op, tni_describe(in[n - 2]), tni_describe(in[n - 1]));
+    if (n == 1)
+        return tni_error_array(TN_EDTYPE, "%s: not defined for %s", op, tni_describe(in[0]));
+    return tni_error_array(TN_EDTYPE, "%s: not defined for %s and %s", op, tni_describe(in[n - 2]),
+                           tni_describe(in[n - 1]));
 }
 
 tn_array *tni_ew(int e, int n, tn_array *const *in) {
@@ -90,25 +119,31 @@ tn_array *tni_ew(int e, int n, tn_array *const *in) {
     for (int i = 1; i < n; i++)
         if (!tni_broadcast(ndim, shape, in[i]->ndim, in[i]->shape, &ndim, shape)) {
             if (n == 2)
-                return tni_error_array(TN_ESHAPE, "%s: shapes of %s and %s do not broadcast", op, tni_describe(in[0]), tni_describe(in[1]));
-            return tni_error_array(TN_ESHAPE, "%s: shapes of %s, %s and %s do not broadcast", op, tni_describe(in[0]),
-                                   tni_describe(in[1]), tni_describe(in[2]));
+                return tni_error_array(TN_ESHAPE, "%s: shapes of %s and %s do not broadcast", op,
+                                       tni_describe(in[0]), tni_describe(in[1]));
+            return tni_error_array(TN_ESHAPE, "%s: shapes of %s, %s and %s do not broadcast", op,
+                                   tni_describe(in[0]), tni_describe(in[1]), tni_describe(in[2]));
         }
     for (int i = 0; i < n; i++) {
         v[i] = tni_cast(in[i], dom == DOM_SEL && i == 0 ? TN_BOOL : compute);
         if (tni_is_error(v[i])) return v[i];
     }
     int64_t size;
-    if (!tni_shape_size(ndim, shape, &size)) return tni_error_array(TN_ESHAPE, "%s: the result is too large", op);
+    if (!tni_shape_size(ndim, shape, &size))
+        return tni_error_array(TN_ESHAPE, "%s: the result is too large", op);
     return tni_op1(TNI_PRIM_EW(e), n, v, NULL, result, ndim, shape);
 }
 
 #define EW1(name, ...)                                                                             \
     tn_array *tn_##name(tn_array *a) { return tni_ew(TNI_EW_##name, 1, &a); }
 #define EW2(name, ...)                                                                             \
-    tn_array *tn_##name(tn_array *a, tn_array *b) { return tni_ew(TNI_EW_##name, 2, (tn_array *[]){a, b}); }
+    tn_array *tn_##name(tn_array *a, tn_array *b) {                                                \
+        return tni_ew(TNI_EW_##name, 2, (tn_array *[]){a, b});                                     \
+    }
 #define EW3(name, ...)                                                                             \
-    tn_array *tn_##name(tn_array *a, tn_array *b, tn_array *c) { return tni_ew(TNI_EW_##name, 3, (tn_array *[]){a, b, c}); }
+    tn_array *tn_##name(tn_array *a, tn_array *b, tn_array *c) {                                   \
+        return tni_ew(TNI_EW_##name, 3, (tn_array *[]){a, b, c});                                  \
+    }
 #include "ops/elementwise.def"
 #undef EW1
 #undef EW2
@@ -116,9 +151,12 @@ tn_array *tni_ew(int e, int n, tn_array *const *in) {
 
 tn_array *tn_astype(tn_array *a, tn_dtype dtype) {
     TNI_INPUTS("astype", a);
-    if ((unsigned)dtype >= TN_DTYPE_COUNT) return tni_error_array(TN_EDTYPE, "astype: %d is not a dtype", (int)dtype);
+    if ((unsigned)dtype >= TN_DTYPE_COUNT)
+        return tni_error_array(TN_EDTYPE, "astype: %d is not a dtype", (int)dtype);
     if (a->dtype != dtype) return tni_cast(a, dtype);
-    return a->flags & TNI_A_WEAK ? tni_op1(TNI_PRIM(contiguous), 1, &a, NULL, dtype, a->ndim, a->shape) : tni_scope_again(a);
+    return a->flags & TNI_A_WEAK
+               ? tni_op1(TNI_PRIM(contiguous), 1, &a, NULL, dtype, a->ndim, a->shape)
+               : tni_scope_again(a);
 }
 
 tn_array *tn_contiguous(tn_array *a) {

@@ -10,7 +10,8 @@ static const struct {
     bool needs_elements; /* no identity to give for an empty axis */
 } red_info[] = {
     {"none", DOM_SAME, false},
-#define RED(name, dom, state, ...) {#name, DOM_##dom, DOM_##dom == DOM_IDX || DOM_##dom == DOM_SAME},
+#define RED(name, dom, state, ...)                                                                 \
+    {#name, DOM_##dom, DOM_##dom == DOM_IDX || DOM_##dom == DOM_SAME},
 #include "ops/reduce.def"
 #undef RED
 };
@@ -20,8 +21,11 @@ int64_t tni_axes_mask(const char *op, int ndim, tn_ints axes) {
     int64_t mask = 0;
     for (int i = 0; i < axes.n; i++) {
         int k = tni_axis(ndim, axes.v[i]);
-        if (k < 0) return tni_fail(TN_EAXIS, "%s: axis %lld is out of range for %d axes", op, (long long)axes.v[i], ndim);
-        if (mask >> k & 1) return tni_fail(TN_EAXIS, "%s: axis %lld is named twice", op, (long long)axes.v[i]);
+        if (k < 0)
+            return tni_fail(TN_EAXIS, "%s: axis %lld is out of range for %d axes", op,
+                            (long long)axes.v[i], ndim);
+        if (mask >> k & 1)
+            return tni_fail(TN_EAXIS, "%s: axis %lld is named twice", op, (long long)axes.v[i]);
         mask |= (int64_t)1 << k;
     }
     return mask;
@@ -32,9 +36,12 @@ static tn_dtype red_result(enum red_dom dom, tn_dtype d) {
     case DOM_SUM:
         if (d == TN_BOOL || d == TN_I8 || d == TN_I16) return TN_I32;
         return d == TN_U8 || d == TN_U16 ? TN_U32 : d;
-    case DOM_BOOL: return TN_BOOL;
-    case DOM_IDX: return TN_U32;
-    default: return d;
+    case DOM_BOOL:
+        return TN_BOOL;
+    case DOM_IDX:
+        return TN_U32;
+    default:
+        return d;
     }
 }
 
@@ -53,7 +60,8 @@ static tn_array *red_op(int r, tn_array *a, tn_ints axes, bool keepdims) {
     if (mask < 0) return tni_error_last();
     tn_dtype d = (tn_dtype)a->dtype;
     enum red_dom dom = red_info[r].dom;
-    if (dom == DOM_FLTR && d == TN_C64) return tni_error_array(TN_EDTYPE, "%s: not defined for %s", op, tni_describe(a));
+    if (dom == DOM_FLTR && d == TN_C64)
+        return tni_error_array(TN_EDTYPE, "%s: not defined for %s", op, tni_describe(a));
     if (dom == DOM_BOOL) d = TN_BOOL;
     if (dom == DOM_FLTR && !tni_is_inexact(d)) d = TN_F32;
     for (int i = 0; i < a->ndim; i++) {
@@ -63,11 +71,14 @@ static tn_array *red_op(int r, tn_array *a, tn_ints axes, bool keepdims) {
     }
     tn_array *x = tni_cast(a, d);
     if (tni_is_error(x)) return x;
-    tn_array *y = tni_op1(TNI_PRIM_RED(r), 1, &x, &(tni_p_reduce){(uint32_t)mask}, red_result(dom, d), a->ndim, shape);
+    tn_array *y = tni_op1(TNI_PRIM_RED(r), 1, &x, &(tni_p_reduce){(uint32_t)mask},
+                          red_result(dom, d), a->ndim, shape);
     return keepdims || !mask || tni_is_error(y) ? y : red_squeeze(y, mask);
 }
 
 #define RED(name, ...)                                                                             \
-    tn_array *tn_##name(tn_array *a, tn_ints axes, bool keepdims) { return red_op(TNI_RED_##name, a, axes, keepdims); }
+    tn_array *tn_##name(tn_array *a, tn_ints axes, bool keepdims) {                                \
+        return red_op(TNI_RED_##name, a, axes, keepdims);                                          \
+    }
 #include "ops/reduce.def"
 #undef RED

@@ -4,7 +4,8 @@
 #include "ops/build.h"
 #include <string.h>
 
-static tn_array *shape_view(int op, tn_array *a, const void *params, int ndim, const int64_t *shape) {
+static tn_array *shape_view(int op, tn_array *a, const void *params, int ndim,
+                            const int64_t *shape) {
     return tni_op1(&tni_prims[op], 1, &a, params, (tn_dtype)a->dtype, ndim, shape);
 }
 
@@ -18,15 +19,20 @@ static int shape_resolve(const tn_array *a, tn_ints want, int64_t *shape) {
     char s[TNI_SHAPE_STR];
     int unknown = -1;
     int64_t known = 1;
-    if (want.n < 0 || want.n > TN_MAX_NDIM) return tni_fail(TN_ESHAPE, "reshape: %d axes; 0 to %d are allowed", want.n, TN_MAX_NDIM);
+    if (want.n < 0 || want.n > TN_MAX_NDIM)
+        return tni_fail(TN_ESHAPE, "reshape: %d axes; 0 to %d are allowed", want.n, TN_MAX_NDIM);
     for (int i = 0; i < want.n; i++) {
         shape[i] = want.v[i];
-        if (shape[i] == -1 && unknown < 0) unknown = i;
-        else if (shape[i] < 0 || __builtin_mul_overflow(known, shape[i], &known)) known = -1, i = want.n;
+        if (shape[i] == -1 && unknown < 0)
+            unknown = i;
+        else if (shape[i] < 0 || __builtin_mul_overflow(known, shape[i], &known))
+            known = -1, i = want.n;
     }
-    if (unknown >= 0 && known > 0 && a->size % known == 0) shape[unknown] = a->size / known, known = a->size;
+    if (unknown >= 0 && known > 0 && a->size % known == 0)
+        shape[unknown] = a->size / known, known = a->size;
     if (known == a->size && (unknown < 0 || shape[unknown] >= 0)) return 0;
-    return tni_fail(TN_ESHAPE, "reshape: %s has %lld elements and cannot become %s", tni_describe(a), (long long)a->size,
+    return tni_fail(TN_ESHAPE, "reshape: %s has %lld elements and cannot become %s",
+                    tni_describe(a), (long long)a->size,
                     tni_shape_str(want.n, want.v, s, sizeof s));
 }
 
@@ -42,10 +48,14 @@ tn_array *tn_flatten(tn_array *a, int start, int end) {
     int64_t shape[TN_MAX_NDIM];
     if (!a->ndim) return shape_reshape(a, 1, (int64_t[]){1});
     int s = tni_axis(a->ndim, start), e = tni_axis(a->ndim, end), n = 0;
-    if (s < 0 || e < s) return tni_error_array(TN_EAXIS, "flatten: axes %d to %d of %s", start, end, tni_describe(a));
+    if (s < 0 || e < s)
+        return tni_error_array(TN_EAXIS, "flatten: axes %d to %d of %s", start, end,
+                               tni_describe(a));
     for (int i = 0; i < a->ndim; i++) {
-        if (i > s && i <= e) shape[n - 1] *= a->shape[i];
-        else shape[n++] = a->shape[i];
+        if (i > s && i <= e)
+            shape[n - 1] *= a->shape[i];
+        else
+            shape[n++] = a->shape[i];
     }
     return shape_reshape(a, n, shape);
 }
@@ -58,7 +68,8 @@ tn_array *tn_squeeze(tn_array *a, tn_ints axes) {
     for (int i = 0; i < a->ndim; i++) {
         bool drop = mask >> i & 1;
         if (drop && axes.n >= 0 && a->shape[i] != 1)
-            return tni_error_array(TN_ESHAPE, "squeeze: axis %d of %s is not 1", i, tni_describe(a));
+            return tni_error_array(TN_ESHAPE, "squeeze: axis %d of %s is not 1", i,
+                                   tni_describe(a));
         if (!drop || a->shape[i] != 1) shape[n++] = a->shape[i];
     }
     return shape_reshape(a, n, shape);
@@ -67,7 +78,9 @@ tn_array *tn_squeeze(tn_array *a, tn_ints axes) {
 tn_array *tn_expand_dims(tn_array *a, tn_ints axes) {
     TNI_INPUTS("expand_dims", a);
     int ndim = a->ndim + (axes.n > 0 ? axes.n : 0);
-    if (ndim > TN_MAX_NDIM) return tni_error_array(TN_ESHAPE, "expand_dims: %d axes; at most %d are allowed", ndim, TN_MAX_NDIM);
+    if (ndim > TN_MAX_NDIM)
+        return tni_error_array(TN_ESHAPE, "expand_dims: %d axes; at most %d are allowed", ndim,
+                               TN_MAX_NDIM);
     int64_t mask = axes.n < 0 ? 0 : tni_axes_mask("expand_dims", ndim, axes), shape[TN_MAX_NDIM];
     if (mask < 0) return tni_error_last();
     for (int i = 0, k = 0; i < ndim; i++) shape[i] = mask >> i & 1 ? 1 : a->shape[k++];
@@ -82,7 +95,9 @@ tn_array *tn_transpose(tn_array *a, tn_ints axes) {
     if (axes.n >= 0) {
         int64_t mask = tni_axes_mask("transpose", a->ndim, axes);
         if (mask < 0) return tni_error_last();
-        if (axes.n != a->ndim) return tni_error_array(TN_EAXIS, "transpose: %d axes given for %s", axes.n, tni_describe(a));
+        if (axes.n != a->ndim)
+            return tni_error_array(TN_EAXIS, "transpose: %d axes given for %s", axes.n,
+                                   tni_describe(a));
     }
     for (int i = 0; i < a->ndim; i++) {
         p.axes[i] = (int8_t)(axes.n < 0 ? a->ndim - 1 - i : tni_axis(a->ndim, axes.v[i]));
@@ -96,10 +111,16 @@ tn_array *tn_moveaxis(tn_array *a, int source, int destination) {
     TNI_INPUTS("moveaxis", a);
     int s = tni_axis(a->ndim, source), d = tni_axis(a->ndim, destination);
     int64_t order[TN_MAX_NDIM];
-    if (s < 0 || d < 0) return tni_error_array(TN_EAXIS, "moveaxis: axis %d to %d of %s", source, destination, tni_describe(a));
+    if (s < 0 || d < 0)
+        return tni_error_array(TN_EAXIS, "moveaxis: axis %d to %d of %s", source, destination,
+                               tni_describe(a));
     for (int i = 0, k = 0; i < a->ndim; i++) {
-        if (i == d) order[i] = s;
-        else order[i] = k += k == s, k++;
+        if (i == d) {
+            order[i] = s;
+            continue;
+        }
+        if (k == s) k++;
+        order[i] = k++;
     }
     return tn_transpose(a, (tn_ints){order, a->ndim});
 }
@@ -108,7 +129,9 @@ tn_array *tn_swapaxes(tn_array *a, int axis1, int axis2) {
     TNI_INPUTS("swapaxes", a);
     int x = tni_axis(a->ndim, axis1), y = tni_axis(a->ndim, axis2);
     int64_t order[TN_MAX_NDIM];
-    if (x < 0 || y < 0) return tni_error_array(TN_EAXIS, "swapaxes: axes %d and %d of %s", axis1, axis2, tni_describe(a));
+    if (x < 0 || y < 0)
+        return tni_error_array(TN_EAXIS, "swapaxes: axes %d and %d of %s", axis1, axis2,
+                               tni_describe(a));
     for (int i = 0; i < a->ndim; i++) order[i] = i == x ? y : i == y ? x : i;
     return tn_transpose(a, (tn_ints){order, a->ndim});
 }
@@ -124,7 +147,8 @@ tn_array *tn_broadcast_to(tn_array *a, tn_ints shape) {
     int64_t out[TN_MAX_NDIM], size;
     int n;
     if (shape.n < 0 || shape.n > TN_MAX_NDIM || !tni_shape_size(shape.n, shape.v, &size) ||
-        !tni_broadcast(a->ndim, a->shape, shape.n, shape.v, &n, out) || !tni_same_shape(n, out, shape.n, shape.v))
+        !tni_broadcast(a->ndim, a->shape, shape.n, shape.v, &n, out) ||
+        !tni_same_shape(n, out, shape.n, shape.v))
         return tni_error_array(TN_ESHAPE, "broadcast_to: %s cannot become %s", tni_describe(a),
                                tni_shape_str(shape.n < 0 ? 0 : shape.n, shape.v, s, sizeof s));
     tn_array *y = tni_expand(a, shape.n, shape.v);
@@ -133,13 +157,16 @@ tn_array *tn_broadcast_to(tn_array *a, tn_ints shape) {
 
 tn_array *tn_view(tn_array *a, tn_dtype dtype) {
     TNI_INPUTS("view", a);
-    if ((unsigned)dtype >= TN_DTYPE_COUNT) return tni_error_array(TN_EDTYPE, "view: %d is not a dtype", (int)dtype);
+    if ((unsigned)dtype >= TN_DTYPE_COUNT)
+        return tni_error_array(TN_EDTYPE, "view: %d is not a dtype", (int)dtype);
     if (a->dtype == dtype) return tni_scope_again(a);
-    int64_t from = (int64_t)tn_dtype_size((tn_dtype)a->dtype), to = (int64_t)tn_dtype_size(dtype), shape[TN_MAX_NDIM];
+    int64_t from = (int64_t)tn_dtype_size((tn_dtype)a->dtype), to = (int64_t)tn_dtype_size(dtype),
+            shape[TN_MAX_NDIM];
     memcpy(shape, a->shape, sizeof(int64_t) * a->ndim);
     if (from != to) {
         if (!a->ndim || a->shape[a->ndim - 1] * from % to)
-            return tni_error_array(TN_ESHAPE, "view: the last axis of %s does not divide into %s", tni_describe(a), tn_dtype_name(dtype));
+            return tni_error_array(TN_ESHAPE, "view: the last axis of %s does not divide into %s",
+                                   tni_describe(a), tn_dtype_name(dtype));
         shape[a->ndim - 1] = a->shape[a->ndim - 1] * from / to;
     }
     return tni_op1(TNI_PRIM(view), 1, &a, NULL, dtype, a->ndim, shape);
@@ -162,14 +189,17 @@ static int64_t shape_slice_axis(int64_t n, int64_t *start, int64_t stop, int64_t
     return span <= 0 ? 0 : (span - 1) / by + 1;
 }
 
-static int shape_slice_params(const char *op, const tn_array *a, tn_ints start, tn_ints step, tni_p_slice *p) {
+static int shape_slice_params(const char *op, const tn_array *a, tn_ints start, tn_ints step,
+                              tni_p_slice *p) {
     memset(p, 0, sizeof *p);
     if (start.n != a->ndim || (step.n >= 0 && step.n != a->ndim))
-        return tni_fail(TN_ESHAPE, "%s: one start (and step) for each axis of %s is needed", op, tni_describe(a));
+        return tni_fail(TN_ESHAPE, "%s: one start (and step) for each axis of %s is needed", op,
+                        tni_describe(a));
     for (int i = 0; i < a->ndim; i++) {
         p->start[i] = start.v[i];
         p->step[i] = step.n < 0 ? 1 : step.v[i];
-        if (!p->step[i] || p->step[i] == INT64_MIN) return tni_fail(TN_EVALUE, "%s: step %lld of axis %d", op, (long long)p->step[i], i);
+        if (!p->step[i] || p->step[i] == INT64_MIN)
+            return tni_fail(TN_EVALUE, "%s: step %lld of axis %d", op, (long long)p->step[i], i);
     }
     return 0;
 }
@@ -179,8 +209,11 @@ tn_array *tn_slice(tn_array *a, tn_ints start, tn_ints stop, tn_ints step) {
     tni_p_slice p;
     int64_t shape[TN_MAX_NDIM];
     if (shape_slice_params("slice", a, start, step, &p)) return tni_error_last();
-    if (stop.n != a->ndim) return tni_error_array(TN_ESHAPE, "slice: one stop for each axis of %s is needed", tni_describe(a));
-    for (int i = 0; i < a->ndim; i++) shape[i] = shape_slice_axis(a->shape[i], &p.start[i], stop.v[i], p.step[i]);
+    if (stop.n != a->ndim)
+        return tni_error_array(TN_ESHAPE, "slice: one stop for each axis of %s is needed",
+                               tni_describe(a));
+    for (int i = 0; i < a->ndim; i++)
+        shape[i] = shape_slice_axis(a->shape[i], &p.start[i], stop.v[i], p.step[i]);
     if (step.n < 0 && tni_same_shape(a->ndim, a->shape, a->ndim, shape)) return tni_scope_again(a);
     return tni_slice_node(a, &p, shape);
 }
@@ -188,7 +221,9 @@ tn_array *tn_slice(tn_array *a, tn_ints start, tn_ints stop, tn_ints step) {
 tn_array *tn_slice_axis(tn_array *a, int axis, int64_t start, int64_t stop) {
     TNI_INPUTS("slice_axis", a);
     int k = tni_axis(a->ndim, axis);
-    if (k < 0) return tni_error_array(TN_EAXIS, "slice_axis: axis %d is out of range for %s", axis, tni_describe(a));
+    if (k < 0)
+        return tni_error_array(TN_EAXIS, "slice_axis: axis %d is out of range for %s", axis,
+                               tni_describe(a));
     tni_p_slice p = {0};
     int64_t shape[TN_MAX_NDIM];
     for (int i = 0; i < a->ndim; i++) p.step[i] = 1, shape[i] = a->shape[i];
@@ -203,28 +238,35 @@ tn_array *tn_slice_update(tn_array *a, tn_array *update, tn_ints start, tn_ints 
     tni_p_slice p;
     if (shape_slice_params("slice_update", a, start, step, &p)) return tni_error_last();
     if (update->ndim > a->ndim)
-        return tni_error_array(TN_ESHAPE, "slice_update: the update %s has more axes than %s", tni_describe(update), tni_describe(a));
+        return tni_error_array(TN_ESHAPE, "slice_update: the update %s has more axes than %s",
+                               tni_describe(update), tni_describe(a));
     tn_array *u = tni_cast(update, (tn_dtype)a->dtype);
     if (u->ndim < a->ndim) {
         int64_t shape[TN_MAX_NDIM];
-        for (int i = 0; i < a->ndim; i++) shape[i] = i < a->ndim - u->ndim ? 1 : u->shape[i - (a->ndim - u->ndim)];
+        for (int i = 0; i < a->ndim; i++)
+            shape[i] = i < a->ndim - u->ndim ? 1 : u->shape[i - (a->ndim - u->ndim)];
         u = tn_reshape(u, (tn_ints){shape, a->ndim});
     }
     if (tni_is_error(u)) return u;
     for (int i = 0; i < a->ndim; i++) {
         if (p.start[i] < 0) p.start[i] += a->shape[i];
         int64_t last;
-        bool bad = p.start[i] < 0 || __builtin_mul_overflow(p.step[i], u->shape[i] - 1, &last) || __builtin_add_overflow(last, p.start[i], &last);
+        bool bad = p.start[i] < 0 || __builtin_mul_overflow(p.step[i], u->shape[i] - 1, &last) ||
+                   __builtin_add_overflow(last, p.start[i], &last);
         if (u->shape[i] && (bad || p.start[i] >= a->shape[i] || last < 0 || last >= a->shape[i]))
-            return tni_error_array(TN_EINDEX, "slice_update: update %s at start %lld, step %lld does not fit axis %d of %s", tni_describe(u),
-                                   (long long)start.v[i], (long long)p.step[i], i, tni_describe(a));
+            return tni_error_array(
+                TN_EINDEX,
+                "slice_update: update %s at start %lld, step %lld does not fit axis %d of %s",
+                tni_describe(u), (long long)start.v[i], (long long)p.step[i], i, tni_describe(a));
     }
-    return tni_op1(TNI_PRIM(slice_update), 2, (tn_array *[]){a, u}, &p, (tn_dtype)a->dtype, a->ndim, a->shape);
+    return tni_op1(TNI_PRIM(slice_update), 2, (tn_array *[]){a, u}, &p, (tn_dtype)a->dtype, a->ndim,
+                   a->shape);
 }
 
 /* ---- joining and splitting ---- */
 
-static tn_array *shape_concat_check(tn_list in, int axis, tn_dtype d, int64_t *total, tn_array **v) {
+static tn_array *shape_concat_check(tn_list in, int axis, tn_dtype d, int64_t *total,
+                                    tn_array **v) {
     const tn_array *a = in.v[0];
     *total = 0;
     for (int i = 0; i < in.n; i++) {
@@ -232,7 +274,8 @@ static tn_array *shape_concat_check(tn_list in, int axis, tn_dtype d, int64_t *t
         bool same = x->ndim == a->ndim;
         for (int k = 0; k < a->ndim && same; k++) same = k == axis || x->shape[k] == a->shape[k];
         if (!same || __builtin_add_overflow(*total, x->shape[axis], total))
-            return tni_error_array(TN_ESHAPE, "concatenate: %s and %s do not join along axis %d", tni_describe(a), tni_describe(x), axis);
+            return tni_error_array(TN_ESHAPE, "concatenate: %s and %s do not join along axis %d",
+                                   tni_describe(a), tni_describe(x), axis);
         v[i] = tni_cast(in.v[i], d);
         if (tni_is_error(v[i])) return v[i];
     }
@@ -245,14 +288,17 @@ tn_array *tn_concatenate(tn_list in, int axis) {
     if (bad) return bad;
     const tn_array *a = in.v[0];
     int k = tni_axis(a->ndim, axis);
-    if (k < 0) return tni_error_array(TN_EAXIS, "concatenate: axis %d is out of range for %s", axis, tni_describe(a));
+    if (k < 0)
+        return tni_error_array(TN_EAXIS, "concatenate: axis %d is out of range for %s", axis,
+                               tni_describe(a));
     tn_array **v = tni_alloc_array((size_t)in.n, sizeof *v);
     if (!v) return tni_fail_memory((size_t)in.n * sizeof *v, "concatenate"), tni_error_last();
     int64_t shape[TN_MAX_NDIM], size;
     memcpy(shape, a->shape, sizeof(int64_t) * a->ndim);
     tn_dtype d = tni_result_type(in.n, in.v);
     tn_array *y = shape_concat_check(in, k, d, &shape[k], v);
-    if (!y && !tni_shape_size(a->ndim, shape, &size)) y = tni_error_array(TN_ESHAPE, "concatenate: the result is too large");
+    if (!y && !tni_shape_size(a->ndim, shape, &size))
+        y = tni_error_array(TN_ESHAPE, "concatenate: the result is too large");
     if (!y) y = tni_op1(TNI_PRIM(concatenate), in.n, v, &(tni_p_axis){k}, d, a->ndim, shape);
     tni_free(v);
     return y;
@@ -276,7 +322,9 @@ static void shape_fill_error(tn_array *e, int n, tn_array **out) {
 void tn_split_at(tn_array *a, tn_ints at, int axis, tn_array **out) {
     tn_array *bad = tni_inputs("split", TN_LIST(a));
     int k = bad ? 0 : tni_axis(a->ndim, axis);
-    if (k < 0) bad = tni_error_array(TN_EAXIS, "split: axis %d is out of range for %s", axis, tni_describe(a));
+    if (k < 0)
+        bad = tni_error_array(TN_EAXIS, "split: axis %d is out of range for %s", axis,
+                              tni_describe(a));
     if (bad) {
         shape_fill_error(bad, at.n + 1, out);
         return;
@@ -288,9 +336,12 @@ void tn_split_at(tn_array *a, tn_ints at, int axis, tn_array **out) {
 void tn_split(tn_array *a, int n, int axis, tn_array **out) {
     tn_array *bad = tni_inputs("split", TN_LIST(a));
     int k = bad ? 0 : tni_axis(a->ndim, axis);
-    if (!bad && k < 0) bad = tni_error_array(TN_EAXIS, "split: axis %d is out of range for %s", axis, tni_describe(a));
+    if (!bad && k < 0)
+        bad = tni_error_array(TN_EAXIS, "split: axis %d is out of range for %s", axis,
+                              tni_describe(a));
     if (!bad && (n < 1 || a->shape[k] % n))
-        bad = tni_error_array(TN_ESHAPE, "split: axis %d of %s does not divide into %d parts", axis, tni_describe(a), n);
+        bad = tni_error_array(TN_ESHAPE, "split: axis %d of %s does not divide into %d parts", axis,
+                              tni_describe(a), n);
     if (bad) {
         shape_fill_error(bad, n, out);
         return;
@@ -302,14 +353,23 @@ void tn_split(tn_array *a, int n, int axis, tn_array **out) {
 tn_array *tn_pad(tn_array *a, tn_ints low, tn_ints high, tn_array *value) {
     TNI_INPUTS("pad", a, value);
     int64_t shape[TN_MAX_NDIM], size;
-    if (low.n != a->ndim || high.n != a->ndim) return tni_error_array(TN_ESHAPE, "pad: one width before and after each axis of %s is needed", tni_describe(a));
+    if (low.n != a->ndim || high.n != a->ndim)
+        return tni_error_array(TN_ESHAPE,
+                               "pad: one width before and after each axis of %s is needed",
+                               tni_describe(a));
     for (int i = 0; i < a->ndim; i++) {
-        if (low.v[i] < 0 || high.v[i] < 0) return tni_error_array(TN_EVALUE, "pad: widths %lld and %lld of axis %d", (long long)low.v[i], (long long)high.v[i], i);
-        if (__builtin_add_overflow(a->shape[i], low.v[i], &shape[i]) || __builtin_add_overflow(shape[i], high.v[i], &shape[i]))
+        if (low.v[i] < 0 || high.v[i] < 0)
+            return tni_error_array(TN_EVALUE, "pad: widths %lld and %lld of axis %d",
+                                   (long long)low.v[i], (long long)high.v[i], i);
+        if (__builtin_add_overflow(a->shape[i], low.v[i], &shape[i]) ||
+            __builtin_add_overflow(shape[i], high.v[i], &shape[i]))
             return tni_error_array(TN_ESHAPE, "pad: the result is too large");
     }
-    if (value->size != 1) return tni_error_array(TN_ESHAPE, "pad: the value must be one number, not %s", tni_describe(value));
-    if (!tni_shape_size(a->ndim, shape, &size)) return tni_error_array(TN_ESHAPE, "pad: the result is too large");
+    if (value->size != 1)
+        return tni_error_array(TN_ESHAPE, "pad: the value must be one number, not %s",
+                               tni_describe(value));
+    if (!tni_shape_size(a->ndim, shape, &size))
+        return tni_error_array(TN_ESHAPE, "pad: the result is too large");
     tn_array *v = tni_cast(tn_reshape(value, TN_SHAPE()), (tn_dtype)a->dtype);
     tn_array *full = tn_broadcast_to(v, (tn_ints){shape, a->ndim});
     return tn_slice_update(full, a, low, TN_ALL);

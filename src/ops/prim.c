@@ -3,14 +3,17 @@
 #include "ops/op.h"
 
 #define SIZEOF(params) (sizeof(params) == 1 ? 0 : sizeof(params))
-#define EW_CODE(id) ((id) == TNI_OP_astype ? TNI_CODE_CAST : TNI_CODE_COPY)
+#define EW_CODE(id)    ((id) == TNI_OP_astype ? TNI_CODE_CAST : TNI_CODE_COPY)
 
 const tni_prim tni_prims[TNI_OP_COUNT] = {
 #define PRIM(name, kind, params, flags, doc)                                                       \
-    [TNI_OP_##name] = {#name, TNI_OP_##name, TNI_K_##kind, EW_CODE(TNI_OP_##name), flags, SIZEOF(params), tni_lower_##name},
+    [TNI_OP_##name] = {#name, TNI_OP_##name,  TNI_K_##kind,    EW_CODE(TNI_OP_##name),             \
+                       flags, SIZEOF(params), tni_lower_##name},
 #include "ops/prims.def"
 #undef PRIM
-#define EW1(name, ...) [TNI_OP_EW + TNI_EW_##name] = {#name, TNI_OP_EW + TNI_EW_##name, TNI_K_EW, TNI_EW_##name, 0, 0, NULL},
+#define EW1(name, ...)                                                                             \
+    [TNI_OP_EW + TNI_EW_##                                                                         \
+        name] = {#name, TNI_OP_EW + TNI_EW_##name, TNI_K_EW, TNI_EW_##name, 0, 0, NULL},
 #define EW2 EW1
 #define EW3 EW1
 #include "ops/elementwise.def"
@@ -18,8 +21,9 @@ const tni_prim tni_prims[TNI_OP_COUNT] = {
 #undef EW2
 #undef EW3
 #define RED(name, ...)                                                                             \
-    [TNI_OP_RED + TNI_RED_##name] = {#name,         TNI_OP_RED + TNI_RED_##name, TNI_K_REDUCE, TNI_RED_##name, 0,                \
-                                     sizeof(tni_p_reduce), NULL},
+    [TNI_OP_RED + TNI_RED_##                                                                       \
+        name] = {#name, TNI_OP_RED + TNI_RED_##name, TNI_K_REDUCE, TNI_RED_##name,                 \
+                 0,     sizeof(tni_p_reduce),        NULL},
 #include "ops/reduce.def"
 #undef RED
 };

@@ -48,20 +48,23 @@ typedef struct tni_p_arange {
 /* MLX's affine quantisation: `bits` of 2 3 4 5 6 8, groups of 32 64 128 along the last axis. */
 typedef struct tni_p_quant {
     int32_t group, bits;
-    int32_t transpose; /* quantized_matmul: 1: x [..., M, K] @ w^T, w [N, K]; 0: x [..., M, K] @ w [K, N] packed along N */
+    int32_t transpose; /* quantized_matmul: 1: x [..., M, K] @ w^T, w [N, K]; 0: x [..., M, K] @ w
+                          [K, N] packed along N */
     int32_t dtype;     /* dequantize: output dtype */
 } tni_p_quant;
 
 /* softmax(x) over the last axis (row-contiguous input). Accumulates in f32 (f64 for f64). */
-/* rms_norm(x, w) and layer_norm(x, w, b) over the last axis; w and b of shape [D] (or 0-d 1 / 0). */
+/* rms_norm(x, w) and layer_norm(x, w, b) over the last axis; w and b of shape [D] (or 0-d 1 / 0).
+ */
 typedef struct tni_p_norm {
     float eps;
     int32_t has_weight, has_bias;
 } tni_p_norm;
 
 /* rope(x [B, ..., T, D], offset i32 scalar or [B], freqs [dims/2] when has_freqs):
- * rotates the first `dims` of D; pair i of position t turns by (offset + t) * scale * base^(-2i/dims)
- * (or (offset + t) * scale / freqs[i]); traditional: pairs (2i, 2i+1), else (i, i + dims/2). */
+ * rotates the first `dims` of D; pair i of position t turns by (offset + t) * scale *
+ * base^(-2i/dims) (or (offset + t) * scale / freqs[i]); traditional: pairs (2i, 2i+1), else (i, i +
+ * dims/2). */
 typedef struct tni_p_rope {
     int32_t dims, traditional, has_freqs;
     float base, scale;

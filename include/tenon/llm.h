@@ -1,0 +1,143 @@
+/* Language models: load, tokenize, prompt, generate. No arrays in sight.
+ *
+ *     tn_llm *m;
+ *     if (tn_llm_open("model.gguf", NULL, &m)) return puts(tn_error()), 1;
+ *     tn_llm_session *s;
+ *     if (tn_llm_session_new(m, NULL, &s)) ...
+ *     tn_llm_chat(m, "[{\"role\":\"user\",\"content\":\"Hello\"}]", NULL, &ids, &n);
+ *     tn_llm_prompt(s, ids, n, NULL, NULL);
+ *     while (!tn_llm_next(s, NULL, &token) && !tn_llm_is_end(m, token.id)) ...
+ *
+ * Every function that returns int returns 0 or a negative TN_E... code, with a sentence in
+ * tn_error() (tenon.h). A model may be used from several threads at once; a session by one
+ * thread at a time. Objects: one _free each, NULL accepted; a model outlives its sessions. */
+#ifndef TENON_LLM_H
+#define TENON_LLM_H
+
+#include "tenon/status.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tn_llm tn_llm;                 /* weights, tokenizer, chat template */
+typedef struct tn_llm_session tn_llm_session; /* one sequence: its cache and its random state */
+
+/* ---- Loading --------------------------------------------------------------------------------- */
+
+/* path: a GGUF file (the first of its shards), or a Hugging Face folder with config.json,
+ * *.safetensors and tokenizer.json. The files stay mapped while the model lives. */
+TN_API int tn_llm_open(const char *path, tn_llm **out) TN_MUST_CHECK;
+TN_API void tn_llm_free(tn_llm *m);
+
+/* What was loaded. Strings live as long as the model. */
+typedef struct tn_llm_info {
+    const char *architecture; /* "llama", "gpt2" */
+    const char *name;         /* as the file says, or "" */
+    const char *format;       /* "GGUF", "safetensors" */
+    const char *weights;      /* "Q4_1 210, F32 61, Q8_0 1": types and how many tensors */
+    int64_t layers, hidden, heads, kv_heads, head_dim, ffn, vocab, context;
+    int64_t parameters; /* numbers in the weights */
+    int64_t bytes;      /* what they take in memory */
+    bool has_tokenizer, has_template;
+} tn_llm_info;
+TN_API tn_llm_info tn_llm_describe(const tn_llm *m);
+
+/* ---- Text and tokens
+ * ----------------------------------------------------------------------------- */
+
+enum {
+    TN_TEXT_SPECIAL = 1, /* special tokens written in the text are recognised */
+    TN_TEXT_BOS = 2      /* the tokens that the model wants around a text (BOS, EOS) are added */
+};
+/* *ids is freed with tn_llm_ids_free. Text need not be valid UTF-8. */
+TN_API int tn_llm_tokenize(const tn_llm *m, const char *text, size_t n, int flags, int32_t **ids,
+                           size_t *n_ids) TN_MUST_CHECK;
+TN_API void tn_llm_ids_free(int32_t *ids);
+/* Text of ids; freed with tn_llm_text_free. Invalid UTF-8 becomes U+FFFD. */
+TN_API int tn_llm_detokenize(const tn_llm *m, const int32_t *ids, size_t n, bool skip_special,
+                             char **text, size_t *n_text) TN_MUST_CHECK;
+TN_API void tn_llm_text_free(char *text);
+TN_API bool tn_llm_is_end(const tn_llm *m, int32_t id); /* the model says that its turn is over */
+
+typedef struct tn_llm_chat_opt {
+    size_t size;
+    bool no_generation_prompt; /* the template is not asked to begin the answer */
+    const char *tools;         /* JSON list, or NULL */
+    const char *extra;         /* JSON object of further template variables, or NULL */
+} tn_llm_chat_opt;
+/* messages: JSON list of {"role", "content"}. The template's text, freed with tn_llm_text_free. */
+TN_API int tn_llm_render(const tn_llm *m, const char *messages, const tn_llm_chat_opt *opt,
+                         char **text, size_t *n) TN_MUST_CHECK;
+/* The same as tokens. What came from a message never becomes a special token. */
+TN_API int tn_llm_chat(const tn_llm *m, const char *messages, const tn_llm_chat_opt *opt,
+                       int32_t **ids, size_t *n) TN_MUST_CHECK;
+
+/* ---- Sessions
+ * --------------------------------------------------------------------------------------- */
+
+typedef struct tn_llm_session_opt {
+    size_t size;
+    int64_t context; /* most positions; 0: the model's own limit */
+    int64_t chunk;   /* tokens a prompt is run in at a time; 0: 512 */
+    bool cache_f16;  /* keys and values kept in half precision: half the memory, answers to 1e-3 */
+    uint64_t seed;   /* of sampling */
+} tn_llm_session_opt;
+TN_API int tn_llm_session_new(tn_llm *m, const tn_llm_session_opt *opt,
+                              tn_llm_session **out) TN_MUST_CHECK;
+TN_API void tn_llm_session_free(tn_llm_session *s);
+TN_API int64_t tn_llm_session_length(const tn_llm_session *s); /* positions in the cache */
+
+/* Appends ids to the sequence. `progress` (may be NULL) is called after each chunk with how many
+ * are done; returning true stops with TN_ECANCELLED, what was done stays. Beyond the context:
+ * TN_EVALUE. */
+TN_API int tn_llm_prompt(tn_llm_session *s, const int32_t *ids, size_t n,
+                         bool (*progress)(size_t done, size_t total, void *ud),
+                         void *ud) TN_MUST_CHECK;
+
+typedef struct tn_llm_sampler {
+    size_t size;
+    float temperature;        /* 0: the likeliest token */
+    int top_k;                /* 0: off */
+    float top_p;              /* 0 or 1: off */
+    float min_p;              /* 0: off: drop tokens less likely than min_p times the best */
+    float repetition_penalty; /* 0 or 1: off; over the last 64 tokens */
+    int logprobs;             /* 0 to 20: how many best alternatives to report */
+} tn_llm_sampler;
+
+enum { TN_LLM_MAX_LOGPROBS = 20 };
+typedef struct tn_llm_token {
+    int32_t id;
+    float logprob; /* natural logarithm, of the model's own distribution (before the sampler) */
+    int n_top;
+    struct {
+        int32_t id;
+        float logprob;
+    } top[TN_LLM_MAX_LOGPROBS];
+} tn_llm_token;
+/* Samples the next token and appends it. Filters apply in the order penalty, temperature, top_k,
+ * top_p, min_p. A prompt must have come before. */
+TN_API int tn_llm_next(tn_llm_session *s, const tn_llm_sampler *opt,
+                       tn_llm_token *out) TN_MUST_CHECK;
+
+/* Bytes to text: holds back an unfinished UTF-8 character. *text is valid until the next call. */
+TN_API int tn_llm_text(tn_llm_session *s, int32_t id, const char **text, size_t *n) TN_MUST_CHECK;
+TN_API int tn_llm_text_end(tn_llm_session *s, const char **text,
+                           size_t *n) TN_MUST_CHECK; /* what is still held */
+
+/* Appends ids and gives the log-probability of each after the first; out has n - 1 numbers, and
+ * best (may be NULL) the likeliest token at each of these places. */
+TN_API int tn_llm_score(tn_llm_session *s, const int32_t *ids, size_t n, float *out,
+                        int32_t *best) TN_MUST_CHECK;
+/* The raw next-token scores, `vocab` numbers, valid until the session changes; NULL before a
+ * prompt. */
+TN_API const float *tn_llm_logits(const tn_llm_session *s);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,9 @@
+/* Scaled dot-product attention. Contract: ops/prims.h. */
+#ifndef TNI_CPU_SDPA_H
+#define TNI_CPU_SDPA_H
+
+#include "core/backend.h"
+
+int tni_cpu_sdpa(const tni_call *c);
+
+#endif

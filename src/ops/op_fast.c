@@ -1,0 +1,259 @@
+/* Ops with kernels of their own that simpler ops could make: softmax, norms, rope, attention.
+ * Each has its meaning below it, as the lowering. */
+#include "base/err.h"
+#include "ops/build.h"
+#include "ops/lower.h"
+#include <math.h>
+#include <string.h>
+
+static tn_array *fast_f32(tn_array *a) {
+    return tn_astype(a, a->dtype == TN_F64 ? TN_F64 : TN_F32);
+}
+static tn_array *fast_back(tn_array *y, const tni_node *n) {
+    return tn_astype(y, (tn_dtype)n->in[0]->dtype);
+}
+static bool fast_is_real(const tn_array *a) { return tni_is_float((tn_dtype)a->dtype); }
+
+/* ---- softmax ---- */
+
+static tn_array *fast_softmax_axes(tn_array *x, tn_ints axes) {
+    tn_array *e = tn_exp(tn_sub(x, tn_max(x, axes, true)));
+    return tn_div(e, tn_sum(e, axes, true));
+}
+
+tn_array *tn_softmax(tn_array *a, tn_ints axes) {
+    TNI_INPUTS("softmax", a);
+    int64_t mask = tni_axes_mask("softmax", a->ndim, axes);
+    if (mask < 0) return tni_error_last();
+    if (a->dtype == TN_C64)
+        return tni_error_array(TN_EDTYPE, "softmax: not defined for %s", tni_describe(a));
+    tn_array *x = tni_cast(a, fast_is_real(a) ? (tn_dtype)a->dtype : TN_F32);
+    if (tni_is_error(x) || !mask || !x->size) return x == a ? tni_scope_again(a) : x;
+    if (mask == (int64_t)1 << (x->ndim - 1))
+        return tni_op1(TNI_PRIM(softmax), 1, &x, NULL, (tn_dtype)x->dtype, x->ndim, x->shape);
+    return tn_astype(fast_softmax_axes(fast_f32(x), axes), (tn_dtype)x->dtype);
+}
+
+int tni_lower_softmax(const tni_node *n, tn_array **out) {
+    out[0] = fast_back(fast_softmax_axes(fast_f32(n->in[0]), TN_AXES(-1)), n);
+    return tn_array_status(out[0]);
+}
+
+/* ---- norms ---- */
+
+/* A weight or bias of the last axis: [D], or absent. */
+static int fast_norm_param(const char *op, const char *what, const tn_array *x, const tn_array *w) {
+    if (!w || (w->ndim == 1 && w->shape[0] == x->shape[x->ndim - 1] && fast_is_real(w))) return 0;
+    return tni_fail(TN_ESHAPE, "%s: %s %s does not fit the last axis of %s", op, what,
+                    tni_describe(w), tni_describe(x));
+}
+
+static tn_array *fast_norm(const char *op, int prim, tn_array *x, tn_array *w, tn_array *b,
+                           double eps) {
+    TNI_INPUTS(op, x);
+    if (w) TNI_INPUTS(op, w);
+    if (b) TNI_INPUTS(op, b);
+    if (!x->ndim || !fast_is_real(x))
+        return tni_error_array(TN_EDTYPE, "%s: needs floats of at least one axis, not %s", op,
+                               tni_describe(x));
+    if (fast_norm_param(op, "weight", x, w) || fast_norm_param(op, "bias", x, b))
+        return tni_error_last();
+    tni_p_norm p = {.eps = (float)eps, .has_weight = w != NULL, .has_bias = b != NULL};
+    tn_array *in[3] = {x};
+    int n = 1;
+    if (w) in[n++] = w;
+    if (b) in[n++] = b;
+    return tni_op1(&tni_prims[prim], n, in, &p, (tn_dtype)x->dtype, x->ndim, x->shape);
+}
+
+tn_array *tn_fast_rms_norm(tn_array *x, tn_array *weight, double eps) {
+    return fast_norm("rms_norm", TNI_OP_rms_norm, x, weight, NULL, eps);
+}
+
+tn_array *tn_fast_layer_norm(tn_array *x, tn_array *weight, tn_array *bias, double eps) {
+    return fast_norm("layer_norm", TNI_OP_layer_norm, x, weight, bias, eps);
+}
+
+static tn_array *fast_scale_shift(tn_array *y, const tni_node *n) {
+    const tni_p_norm *p = n->params;
+    if (p->has_weight) y = tn_mul(y, fast_f32(n->in[1]));
+    if (p->has_bias) y = tn_add(y, fast_f32(n->in[1 + p->has_weight]));
+    return fast_back(y, n);
+}
+
+int tni_lower_rms_norm(const tni_node *n, tn_array **out) {
+    tn_array *x = fast_f32(n->in[0]), *ms = tn_mean(tn_square(x), TN_AXES(-1), true);
+    out[0] = fast_scale_shift(
+        tn_mul(x, tn_rsqrt(tn_add(ms, tn_f32(((const tni_p_norm *)n->params)->eps)))), n);
+    return tn_array_status(out[0]);
+}
+
+int tni_lower_layer_norm(const tni_node *n, tn_array **out) {
+    tn_array *x = fast_f32(n->in[0]), *d = tn_sub(x, tn_mean(x, TN_AXES(-1), true));
+    tn_array *var = tn_mean(tn_square(d), TN_AXES(-1), true);
+    out[0] = fast_scale_shift(
+        tn_mul(d, tn_rsqrt(tn_add(var, tn_f32(((const tni_p_norm *)n->params)->eps)))), n);
+    return tn_array_status(out[0]);
+}
+
+/* ---- rotary embedding ---- */
+
+static int fast_rope_check(const tn_array *x, int dims, const tn_array *offset,
+                           const tn_array *freqs) {
+    if (x->ndim < 3 || !fast_is_real(x))
+        return tni_fail(
+            TN_ESHAPE,
+            "rope: needs floats of at least three axes (batch, ..., positions, features), not %s",
+            tni_describe(x));
+    if (dims < 2 || dims % 2 || dims > x->shape[x->ndim - 1])
+        return tni_fail(TN_EVALUE, "rope: dims %d must be even, from 2 to the last axis of %s",
+                        dims, tni_describe(x));
+    if (!tni_is_int((tn_dtype)offset->dtype) || offset->ndim > 1 ||
+        (offset->ndim == 1 && offset->shape[0] != x->shape[0]))
+        return tni_fail(TN_ESHAPE,
+                        "rope: offset %s must be an integer or one for each of the batch of %s",
+                        tni_describe(offset), tni_describe(x));
+    if (freqs && (freqs->ndim != 1 || freqs->shape[0] != dims / 2 || !fast_is_real(freqs)))
+        return tni_fail(TN_ESHAPE, "rope: freqs %s must have %d numbers", tni_describe(freqs),
+                        dims / 2);
+    return 0;
+}
+
+tn_array *tn_fast_rope(tn_array *x, int dims, tn_array *offset, const tn_rope_opt *opt) {
+    TNI_INPUTS("rope", x, offset);
+    tn_array *freqs = opt ? opt->freqs : NULL;
+    if (freqs) TNI_INPUTS("rope", freqs);
+    if (fast_rope_check(x, dims, offset, freqs)) return tni_error_last();
+    tni_p_rope p = {
+        .dims = dims, .traditional = opt && opt->traditional, .has_freqs = freqs != NULL};
+    p.base = opt && opt->base != 0 ? (float)opt->base : 10000.0f;
+    p.scale = opt && opt->scale != 0 ? (float)opt->scale : 1.0f;
+    tn_array *in[3] = {x, tni_cast(offset, TN_I32), freqs ? tni_cast(freqs, TN_F32) : NULL};
+    return tni_op1(TNI_PRIM(rope), freqs ? 3 : 2, in, &p, (tn_dtype)x->dtype, x->ndim, x->shape);
+}
+
+/* Angles of every position, [B or 1, 1..., T, dims/2]. */
+static tn_array *fast_rope_angles(const tni_node *n, const tni_p_rope *p) {
+    const tn_array *x = n->in[0];
+    tn_array *offset = n->in[1];
+    int64_t t = x->shape[x->ndim - 2], shape[TN_MAX_NDIM];
+    tn_array *freq = p->has_freqs ? tn_reciprocal(n->in[2])
+                                  : tn_exp(tn_mul(tn_arange(0, p->dims / 2, 1, TN_F32),
+                                                  tn_f32(-log((double)p->base) * 2 / p->dims)));
+    for (int i = 0; i < x->ndim; i++) shape[i] = 1;
+    if (offset->ndim) shape[0] = offset->shape[0];
+    tn_array *start = tn_reshape(tn_astype(offset, TN_F32), (tn_ints){shape, x->ndim});
+    tn_array *pos =
+        tn_mul(tn_add(start, tn_reshape(tn_arange(0, (double)t, 1, TN_F32), TN_SHAPE(t, 1))),
+               tn_f32(p->scale));
+    return tn_mul(pos, freq);
+}
+
+int tni_lower_rope(const tni_node *n, tn_array **out) {
+    const tni_p_rope *p = n->params;
+    tn_array *x = fast_f32(n->in[0]), *angle = fast_rope_angles(n, p), *c = tn_cos(angle),
+             *s = tn_sin(angle);
+    tn_array *turn = tn_slice_axis(x, -1, 0, p->dims), *a, *b, *y;
+    int64_t half = p->dims / 2, shape[TN_MAX_NDIM + 1];
+    int nd = x->ndim;
+    memcpy(shape, turn->shape, sizeof shape[0] * (size_t)nd);
+    shape[nd - 1] = half, shape[nd] = 2;
+    if (p->traditional && nd < TN_MAX_NDIM) {
+        tn_array *pairs = tn_reshape(turn, (tn_ints){shape, nd + 1});
+        a = tn_squeeze(tn_slice_axis(pairs, -1, 0, 1), TN_AXES(-1)),
+        b = tn_squeeze(tn_slice_axis(pairs, -1, 1, 2), TN_AXES(-1));
+    } else {
+        a = tn_slice_axis(turn, -1, 0, half), b = tn_slice_axis(turn, -1, half, p->dims);
+    }
+    tn_array *ra = tn_sub(tn_mul(a, c), tn_mul(b, s)), *rb = tn_add(tn_mul(a, s), tn_mul(b, c));
+    y = p->traditional ? tn_reshape(tn_stack(TN_LIST(ra, rb), -1), tn_shape(turn))
+                       : tn_concatenate(TN_LIST(ra, rb), -1);
+    if (p->dims < x->shape[nd - 1])
+        y = tn_concatenate(TN_LIST(y, tn_slice_axis(x, -1, p->dims, INT64_MAX)), -1);
+    out[0] = fast_back(y, n);
+    return tn_array_status(out[0]);
+}
+
+/* ---- attention ---- */
+
+static int fast_sdpa_check(const tn_array *q, const tn_array *k, const tn_array *v) {
+    bool ok = q->ndim == 4 && k->ndim == 4 && v->ndim == 4 && fast_is_real(q) && fast_is_real(k) &&
+              fast_is_real(v);
+    ok = ok && k->shape[1] && q->shape[1] % k->shape[1] == 0 && q->shape[3] == k->shape[3] &&
+         q->shape[0] == k->shape[0];
+    for (int i = 0; i < 3 && ok; i++) ok = k->shape[i] == v->shape[i];
+    if (ok) return 0;
+    return tni_fail(TN_ESHAPE,
+                    "scaled_dot_product_attention: q %s, k %s and v %s must be [B, Hq, Lq, D], [B, "
+                    "Hkv, Lk, D], [B, Hkv, Lk, Dv] with Hq a multiple of Hkv",
+                    tni_describe(q), tni_describe(k), tni_describe(v));
+}
+
+tn_array *tn_fast_scaled_dot_product_attention(tn_array *q, tn_array *k, tn_array *v, double scale,
+                                               const tn_sdpa_opt *opt) {
+    const char *op = "scaled_dot_product_attention";
+    TNI_INPUTS(op, q, k, v);
+    tn_array *mask = opt ? opt->mask : NULL, *sinks = opt ? opt->sinks : NULL;
+    if (mask) TNI_INPUTS(op, mask);
+    if (sinks) TNI_INPUTS(op, sinks);
+    if (fast_sdpa_check(q, k, v)) return tni_error_last();
+    if (mask && opt->causal)
+        return tni_error_array(TN_EVALUE, "%s: give a mask or causal, not both", op);
+    int64_t shape[4] = {q->shape[0], q->shape[1], q->shape[2], v->shape[3]},
+            scores[4] = {q->shape[0], q->shape[1], q->shape[2], k->shape[2]}, got[TN_MAX_NDIM];
+    int ndim;
+    tni_p_sdpa p = {.scale = (float)scale, .has_sinks = sinks != NULL};
+    p.mask = mask                 ? mask->dtype == TN_BOOL ? TNI_MASK_BOOL : TNI_MASK_ADD
+             : opt && opt->causal ? TNI_MASK_CAUSAL
+                                  : TNI_MASK_NONE;
+    if (mask && ((!fast_is_real(mask) && mask->dtype != TN_BOOL) ||
+                 !tni_broadcast(mask->ndim, mask->shape, 4, scores, &ndim, got) ||
+                 !tni_same_shape(ndim, got, 4, scores)))
+        return tni_error_array(TN_ESHAPE,
+                               "%s: mask %s does not broadcast to [B, Hq, Lq, Lk] of q %s, k %s",
+                               op, tni_describe(mask), tni_describe(q), tni_describe(k));
+    if (sinks && (sinks->ndim != 1 || sinks->shape[0] != q->shape[1] || !fast_is_real(sinks)))
+        return tni_error_array(TN_ESHAPE, "%s: sinks %s must be one number for each head of q %s",
+                               op, tni_describe(sinks), tni_describe(q));
+    if (q->dtype == TN_F64) k = tni_cast(k, TN_F64), v = tni_cast(v, TN_F64);
+    tn_array *in[5] = {q, k, v};
+    int n = 3;
+    if (mask) in[n++] = tni_expand(mask, 4, scores);
+    if (sinks) in[n++] = tni_cast(sinks, TN_F32);
+    for (int i = 0; i < n; i++)
+        if (tni_is_error(in[i])) return in[i];
+    return tni_op1(TNI_PRIM(sdpa), n, in, &p, (tn_dtype)q->dtype, 4, shape);
+}
+
+static tn_array *fast_sdpa_mask(const tni_node *n, const tni_p_sdpa *p, tn_array *s) {
+    int64_t lq = n->in[0]->shape[2], lk = n->in[1]->shape[2];
+    tn_array *none = tn_scalar(-(double)INFINITY, tn_dtype_of(s));
+    if (p->mask == TNI_MASK_ADD) return tn_add(s, tn_reshape(fast_f32(n->in[3]), tn_shape(s)));
+    if (p->mask == TNI_MASK_BOOL) return tn_where(tn_reshape(n->in[3], tn_shape(s)), s, none);
+    if (p->mask == TNI_MASK_CAUSAL) return tn_where(tn_tri(lq, lk, lk - lq, TN_BOOL), s, none);
+    return s;
+}
+
+int tni_lower_sdpa(const tni_node *n, tn_array **out) {
+    const tni_p_sdpa *p = n->params;
+    tn_array *q = fast_f32(n->in[0]), *k = fast_f32(n->in[1]), *v = fast_f32(n->in[2]);
+    int64_t b = q->shape[0], hq = q->shape[1], hkv = k->shape[1], g = hq / hkv, lq = q->shape[2],
+            dv = v->shape[3];
+    q = tn_reshape(tn_mul(q, tn_f32(p->scale)), TN_SHAPE(b, hkv, g, lq, q->shape[3]));
+    tn_array *s =
+        tn_matmul(q, tn_swapaxes(tn_expand_dims(k, TN_AXES(2)), -1, -2)); /* [B, Hkv, g, Lq, Lk] */
+    s = fast_sdpa_mask(n, p, s);
+    tn_array *top = tn_max(s, TN_AXES(-1), true), *sink = NULL;
+    if (p->has_sinks) {
+        sink = tn_reshape(fast_f32(n->in[p->mask >= TNI_MASK_BOOL ? 4 : 3]),
+                          TN_SHAPE(1, hkv, g, 1, 1));
+        top = tn_maximum(top, sink);
+    }
+    top = tn_where(tn_isneginf(top), tn_f32(0), top); /* a row that may look nowhere */
+    tn_array *e = tn_exp(tn_sub(s, top)), *sum = tn_sum(e, TN_AXES(-1), true);
+    if (sink) sum = tn_add(sum, tn_exp(tn_sub(sink, top)));
+    e = tn_div(e, tn_where(tn_equal(sum, tn_f32(0)), tn_f32(1), sum));
+    out[0] = fast_back(
+        tn_reshape(tn_matmul(e, tn_expand_dims(v, TN_AXES(2))), TN_SHAPE(b, hq, lq, dv)), n);
+    return tn_array_status(out[0]);
+}
