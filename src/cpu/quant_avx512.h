@@ -18,22 +18,27 @@
 
 #define AVX512_FN static inline __attribute__((always_inline))
 
-enum { AVX512_TILE = 12, AVX512_PANEL = 16, AVX512_AHEAD = 4096 };
+enum { AVX512_TILE = 12, AVX512_PANEL = 16, AVX512_AHEAD = 4096, AVX512_AHEAD_SCALES = 1024 };
 
 /* ---- reading weights and scales ---- */
 
-/* 64 packed values of `bits` < 8, in order, one a byte. */
-AVX512_FN __m512i avx512_spread(__m512i v, int bits) {
-    __m512i where, shift;
+/* How 64 packed values of 2, 3, 5 or 6 bits become bytes in order: each 8 bytes of the result
+ * take the `bits` bytes that hold them (vpermb), then 8 bits from eight places (vpmultishiftqb). */
+typedef struct avx512_spread {
+    __m512i where, shift, mask;
+} avx512_spread;
+
+static avx512_spread avx512_spread_of(int bits) {
+    avx512_spread s;
     int8_t idx[64], sh[64];
     for (int i = 0; i < 64; i++) {
         idx[i] = (int8_t)((i / 8) * bits + i % 8);
         sh[i] = (int8_t)((i % 8) * bits);
     }
-    memcpy(&where, idx, 64);
-    memcpy(&shift, sh, 64);
-    v = _mm512_multishift_epi64_epi8(shift, _mm512_permutexvar_epi8(where, v));
-    return _mm512_and_si512(v, _mm512_set1_epi8((char)((1 << bits) - 1)));
+    s.where = _mm512_loadu_si512(idx);
+    s.shift = _mm512_loadu_si512(sh);
+    s.mask = _mm512_set1_epi8((char)((1 << bits) - 1));
+    return s;
 }
 
 AVX512_FN __mmask64 avx512_bytes(int64_t n) {
@@ -41,50 +46,80 @@ AVX512_FN __mmask64 avx512_bytes(int64_t n) {
 }
 
 /* Bytes of a chunk: 128 four-bit weights, or 64 of another width. */
-AVX512_FN int avx512_chunk(int bits) { return bits == 4 ? 64 : 8 * bits; }
+AVX512_FN int64_t avx512_chunk(int64_t bits) { return bits == 4 ? 64 : 8 * bits; }
 
-/* `left`: bytes of the row from p on; only looked at when `tail`. */
-AVX512_FN __m512i avx512_load(const uint8_t *p, int bits, bool tail, int64_t left) {
-    int n = avx512_chunk(bits);
-    if (!tail && n == 64) return _mm512_loadu_si512(p);
-    return _mm512_maskz_loadu_epi8(avx512_bytes(tail && left < n ? left : n), p);
+/* A chunk at p: four-bit weights packed, others one a byte. Of a tail there are `left` bytes.
+ * `form` is 4, 8, or 0 for any other width: all the code below is compiled for these three. */
+AVX512_FN __m512i avx512_load(const uint8_t *p, int form, int64_t bits, const avx512_spread *sp,
+                              bool tail, int64_t left) {
+    if (form && !tail) return _mm512_loadu_si512(p);
+    const int64_t n = form ? 64 : 8 * bits;
+    __m512i v = _mm512_maskz_loadu_epi8(avx512_bytes(tail && left < n ? left : n), p);
+    if (form) return v;
+    v = _mm512_multishift_epi64_epi8(sp->shift, _mm512_permutexvar_epi8(sp->where, v));
+    return _mm512_and_si512(v, sp->mask);
 }
 
-/* Eight groups' scales of four rows: part = group, element = row; groups 0-3 and 4-7. `left`
- * groups are there, the others read as zero. */
-AVX512_FN void avx512_scales(const uint8_t *const p[4], int64_t at, int kind, int64_t left,
-                             __m512 out[2]) {
+AVX512_FN __m512i avx512_inserts(__m128i a, __m128i b, __m128i c, __m128i d) {
+    __m512i v = _mm512_inserti32x4(_mm512_castsi128_si512(a), b, 1);
+    return _mm512_inserti32x4(_mm512_inserti32x4(v, c, 2), d, 3);
+}
+
+AVX512_FN __m512i avx512_four(const uint8_t *p, int64_t row) {
+    return avx512_inserts(_mm_loadu_si128((const __m128i *)p),
+                          _mm_loadu_si128((const __m128i *)(p + row)),
+                          _mm_loadu_si128((const __m128i *)(p + 2 * row)),
+                          _mm_loadu_si128((const __m128i *)(p + 3 * row)));
+}
+
+AVX512_FN __m512i avx512_four_masked(const uint8_t *p, int64_t row, __mmask16 k) {
+    return avx512_inserts(_mm_maskz_loadu_epi8(k, p), _mm_maskz_loadu_epi8(k, p + row),
+                          _mm_maskz_loadu_epi8(k, p + 2 * row),
+                          _mm_maskz_loadu_epi8(k, p + 3 * row));
+}
+
+AVX512_FN __mmask16 avx512_16(int64_t n) {
+    return (__mmask16)(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1);
+}
+
+typedef struct avx512_pair {
+    __m512 lo, hi;
+} avx512_pair;
+
+/* Eight groups' scales of four rows, `row` bytes apart: part = group, element = row; lo has
+ * groups 0-3, hi 4-7. Of a tail only `left` groups are there, the others read as zero. */
+AVX512_FN avx512_pair avx512_scales(const uint8_t *p, int64_t row, int kind, bool tail,
+                                    int64_t left) {
+    avx512_pair out;
     if (kind == TNI_QK_F32) {
         const __m512i t = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-        for (int h = 0; h < 2; h++) {
-            int64_t n = left - 4 * h, o = 4 * (at + 4 * h);
-            __mmask8 k = (__mmask8)(n >= 4 ? 15 : n <= 0 ? 0 : (1 << n) - 1);
-            __m512i v = _mm512_castsi128_si512(_mm_maskz_loadu_epi32(k, p[0] + o));
-            v = _mm512_inserti32x4(v, _mm_maskz_loadu_epi32(k, p[1] + o), 1);
-            v = _mm512_inserti32x4(v, _mm_maskz_loadu_epi32(k, p[2] + o), 2);
-            v = _mm512_inserti32x4(v, _mm_maskz_loadu_epi32(k, p[3] + o), 3);
-            out[h] = _mm512_castsi512_ps(_mm512_permutexvar_epi32(t, v));
+        __m512i lo, hi;
+        if (tail) {
+            lo = avx512_four_masked(p, row, avx512_16(4 * left));
+            hi = avx512_four_masked(p + 16, row, avx512_16(4 * left - 16));
+        } else {
+            lo = avx512_four(p, row);
+            hi = avx512_four(p + 16, row);
         }
-        return;
+        out.lo = _mm512_castsi512_ps(_mm512_permutexvar_epi32(t, lo));
+        out.hi = _mm512_castsi512_ps(_mm512_permutexvar_epi32(t, hi));
+        return out;
     }
     int16_t idx[32];
     __m512i t, v;
     for (int i = 0; i < 32; i++) idx[i] = (int16_t)(i % 4 * 8 + i / 4);
     memcpy(&t, idx, 64);
-    __mmask8 k = (__mmask8)(left >= 8 ? 255 : (1 << left) - 1);
-    v = _mm512_castsi128_si512(_mm_maskz_loadu_epi16(k, p[0] + 2 * at));
-    v = _mm512_inserti32x4(v, _mm_maskz_loadu_epi16(k, p[1] + 2 * at), 1);
-    v = _mm512_inserti32x4(v, _mm_maskz_loadu_epi16(k, p[2] + 2 * at), 2);
-    v = _mm512_inserti32x4(v, _mm_maskz_loadu_epi16(k, p[3] + 2 * at), 3);
+    v = tail ? avx512_four_masked(p, row, avx512_16(2 * left)) : avx512_four(p, row);
     v = _mm512_permutexvar_epi16(t, v);
     __m256i lo = _mm512_castsi512_si256(v), hi = _mm512_extracti64x4_epi64(v, 1);
     if (kind == TNI_QK_F16) {
-        out[0] = _mm512_cvtph_ps(lo);
-        out[1] = _mm512_cvtph_ps(hi);
+        out.lo = _mm512_cvtph_ps(lo);
+        out.hi = _mm512_cvtph_ps(hi);
     } else {
-        out[0] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(lo), 16));
-        out[1] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(hi), 16));
+        out.lo = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(lo), 16));
+        out.hi = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(hi), 16));
     }
+    return out;
 }
 
 AVX512_FN void avx512_store16(uint8_t *p, int kind, __m512 v, __mmask16 k) {
@@ -196,9 +231,8 @@ static void avx512_x_row(const tni_qmm *q, int64_t m, float *tmp) {
 
 /* Four-bit gemm order: of each eight bytes, the even ones then the odd ones. */
 AVX512_FN __m512i avx512_pairs(__m512i v) {
-    const __m512i t = _mm512_set1_epi64(0);
     int8_t idx[64];
-    __m512i e = t;
+    __m512i e;
     for (int i = 0; i < 64; i++) idx[i] = (int8_t)(i / 8 * 8 + i % 4 * 2 + i % 8 / 4);
     memcpy(&e, idx, 64);
     return _mm512_permutexvar_epi8(e, v);
@@ -253,16 +287,23 @@ AVX512_FN __m512i avx512_fold(__m512i a, __m512i b) {
 }
 
 /* One chunk of a row of w against one plane of x. */
-AVX512_FN __m512i avx512_chunk_dot(__m512i acc, const __m512i w[2], const uint8_t *x, int bits) {
+AVX512_FN __m512i avx512_chunk_dot(__m512i acc, const __m512i w[2], const uint8_t *x, int form) {
     acc = _mm512_dpbusd_epi32(acc, w[0], _mm512_loadu_si512(x));
-    if (bits == 4) acc = _mm512_dpbusd_epi32(acc, w[1], _mm512_loadu_si512(x + 64));
+    if (form == 4) acc = _mm512_dpbusd_epi32(acc, w[1], _mm512_loadu_si512(x + 64));
     return acc;
 }
 
+/* What a kernel is compiled for, and what it is given. */
+typedef struct avx512_kind {
+    int form, group, s_kind, b_kind, planes;
+    int64_t bits;
+    avx512_spread spread;
+} avx512_kind;
+
 /* Sums over `count` chunks, of four rows, reduced to parts. */
-AVX512_FN __m512i avx512_chunks(const uint8_t *const w[4], int64_t off, const uint8_t *x, int bits,
-                                int count, int planes, bool tail, int64_t left) {
-    const int plane = bits == 4 ? 128 : 64;
+AVX512_FN __m512i avx512_chunks(const avx512_kind *k, const uint8_t *w, int64_t row,
+                                const uint8_t *x, int count, bool tail, int64_t left) {
+    const int plane = k->form == 4 ? 128 : 64;
     const __m512i low = _mm512_set1_epi8(15);
     __m512i acc[4], v[4][2][2];
 #pragma GCC unroll 4
@@ -270,40 +311,36 @@ AVX512_FN __m512i avx512_chunks(const uint8_t *const w[4], int64_t off, const ui
         acc[r] = _mm512_setzero_si512();
 #pragma GCC unroll 2
         for (int c = 0; c < count; c++) {
-            int64_t o = c * avx512_chunk(bits);
-            __m512i p = avx512_load(w[r] + off + o, bits, tail, left - o);
-            if (bits == 4) {
-                v[r][c][0] = _mm512_and_si512(p, low);
-                v[r][c][1] = _mm512_and_si512(_mm512_srli_epi16(p, 4), low);
-            } else {
-                v[r][c][0] = bits == 8 ? p : avx512_spread(p, bits);
-            }
-            acc[r] = avx512_chunk_dot(acc[r], v[r][c], x + c * 2 * plane, bits);
+            const int64_t o = c * avx512_chunk(k->bits);
+            __m512i p =
+                avx512_load(w + r * row + o, k->form, k->bits, &k->spread, tail, left - o);
+            v[r][c][0] = k->form == 4 ? _mm512_and_si512(p, low) : p;
+            v[r][c][1] = _mm512_and_si512(_mm512_srli_epi16(p, 4), low);
+            acc[r] = avx512_chunk_dot(acc[r], v[r][c], x + c * 2 * plane, k->form);
         }
     }
-    if (planes == 2) {
+    if (k->planes == 2) {
 #pragma GCC unroll 4
         for (int r = 0; r < 4; r++) {
             acc[r] = _mm512_slli_epi32(acc[r], 8);
 #pragma GCC unroll 2
             for (int c = 0; c < count; c++)
-                acc[r] = avx512_chunk_dot(acc[r], v[r][c], x + c * 2 * plane + plane, bits);
+                acc[r] = avx512_chunk_dot(acc[r], v[r][c], x + c * 2 * plane + plane, k->form);
         }
     }
     return avx512_parts(acc);
 }
 
-/* D of four groups x four rows. Vectors of sums a block takes: group * lanes / 16 by four. */
-AVX512_FN __m512i avx512_block(const uint8_t *const w[4], int64_t off, const uint8_t *x, int bits,
-                               int G, int planes, bool tail, int64_t left) {
-    const int lanes = bits == 4 ? G / 8 : G / 4, count = lanes > 16 ? 2 : 1;
-    const int n = lanes > 16 ? 4 : lanes / 4, step = count * avx512_chunk(bits);
-    const int xstep = count * (bits == 4 ? 256 : 128);
+/* D of four groups x four rows. A group's sums take `lanes` elements of a vector. */
+AVX512_FN __m512i avx512_block(const avx512_kind *k, const uint8_t *w, int64_t row,
+                               const uint8_t *x, bool tail, int64_t left) {
+    const int lanes = k->form == 4 ? k->group / 8 : k->group / 4, count = lanes > 16 ? 2 : 1;
+    const int n = lanes > 16 ? 4 : lanes / 4, xstep = count * (k->form == 4 ? 256 : 128);
+    const int64_t step = count * avx512_chunk(k->bits);
     __m512i d[4];
 #pragma GCC unroll 4
     for (int i = 0; i < n; i++)
-        d[i] = avx512_chunks(w, off + i * step, x + i * xstep, bits, count, planes, tail,
-                             left - i * step);
+        d[i] = avx512_chunks(k, w + i * step, row, x + i * xstep, count, tail, left - i * step);
     if (n == 1) return d[0];
     if (n == 2) return avx512_fold(d[0], d[1]);
     return avx512_fold(avx512_fold(d[0], d[1]), avx512_fold(d[2], d[3]));
@@ -322,85 +359,137 @@ AVX512_FN __m128 avx512_total(__m512 acc) {
     return _mm_add_ps(t, _mm_setzero_ps());
 }
 
-/* Four rows of w (pointers may repeat) against row m of x. `ahead`: bytes to the rows that
- * will be read some 4 KiB later, asked for now: short rows defeat the hardware's prefetcher. */
-AVX512_FN __m128 avx512_rows4(const tni_qmm *q, const uint8_t *const w[4],
-                              const uint8_t *const s[4], const uint8_t *const b[4], int64_t m,
-                              int bits, int G, int64_t ahead) {
-    const int64_t step = (int64_t)G * bits / 2, xstep = 8 * G + 128, row = q->K * bits / 8;
-    const uint8_t *x = q->xq + m * avx512_blocks(q) * xstep;
-    const int planes = q->planes;
-    __m512 acc = _mm512_setzero_ps(), sv[2], bv[2];
-    int64_t g = 0, off = 0;
-    for (; g + 4 <= q->ng; g += 4, off += step, x += xstep) {
-        if (!(g & 4)) {
-            avx512_scales(s, g, q->s_kind, q->ng - g, sv);
-            avx512_scales(b, g, q->b_kind, q->ng - g, bv);
-        } else {
-            sv[0] = sv[1];
-            bv[0] = bv[1];
-        }
-        for (int r = 0; r < 4; r++)
-            for (int64_t i = 0; i < step; i += 64)
-                _mm_prefetch((const char *)(uintptr_t)((uintptr_t)(w[r] + off + i) + (uintptr_t)ahead), _MM_HINT_T0);
-        acc = avx512_update(acc, avx512_block(w, off, x, bits, G, planes, false, 0), sv[0], bv[0],
-                            x + 8 * G);
+/* Asks for n bytes at p. Rows of one matrix lie one behind the other, so that memory is asked
+ * for in one rising sequence, though four rows are read at once: the hardware's prefetcher does
+ * not follow four short ones. The sequence begins AVX512_AHEAD behind the four rows. */
+AVX512_FN void avx512_ahead(uintptr_t p, int64_t n) {
+    for (int64_t i = 0; i < n; i += 64) _mm_prefetch((const char *)(p + (uintptr_t)i), _MM_HINT_T1);
+}
+
+typedef struct avx512_rows {
+    const uint8_t *w, *s, *b;
+    int64_t w_row, s_row, b_row; /* 0: the same row four times */
+} avx512_rows;
+
+/* Four rows of w against row m of x. */
+AVX512_FN __m128 avx512_rows4(const tni_qmm *q, const avx512_rows *at, const avx512_kind *k,
+                              int64_t m) {
+    const int G = k->group;
+    const int64_t step = G * k->bits / 2, xstep = 8 * G + 128, row = q->K * k->bits / 8;
+    const int64_t ss = 8 * tni_q_size(k->s_kind), bs = 8 * tni_q_size(k->b_kind);
+    const uint8_t *x = q->xq + m * avx512_blocks(q) * xstep, *w = at->w, *s = at->s, *b = at->b;
+    uintptr_t ahead_w = (uintptr_t)w + (uintptr_t)(4 * row) + AVX512_AHEAD;
+    uintptr_t ahead_s = (uintptr_t)s + (uintptr_t)(q->ng * ss / 2) + AVX512_AHEAD_SCALES;
+    uintptr_t ahead_b = (uintptr_t)b + (uintptr_t)(q->ng * bs / 2) + AVX512_AHEAD_SCALES;
+    const int64_t wr = at->w_row, sr = at->s_row, br = at->b_row;
+    __m512 acc = _mm512_setzero_ps();
+    int64_t left = q->ng;
+    for (; left >= 8; left -= 8, s += ss, b += bs) {
+        const avx512_pair sv = avx512_scales(s, sr, k->s_kind, false, 8);
+        const avx512_pair bv = avx512_scales(b, br, k->b_kind, false, 8);
+        avx512_ahead(ahead_s, 4 * ss);
+        avx512_ahead(ahead_b, 4 * bs);
+        avx512_ahead(ahead_w, 8 * step);
+        ahead_s += 4 * (uintptr_t)ss;
+        ahead_b += 4 * (uintptr_t)bs;
+        ahead_w += 8 * (uintptr_t)step;
+        __m512i d = avx512_block(k, w, wr, x, false, 0);
+        acc = avx512_update(acc, d, sv.lo, bv.lo, x + 8 * G);
+        d = avx512_block(k, w + step, wr, x + xstep, false, 0);
+        acc = avx512_update(acc, d, sv.hi, bv.hi, x + xstep + 8 * G);
+        w += 2 * step;
+        x += 2 * xstep;
     }
-    if (g < q->ng) {
-        if (!(g & 4)) {
-            avx512_scales(s, g, q->s_kind, q->ng - g, sv);
-            avx512_scales(b, g, q->b_kind, q->ng - g, bv);
-        } else {
-            sv[0] = sv[1];
-            bv[0] = bv[1];
+    if (left) {
+        const avx512_pair sv = avx512_scales(s, sr, k->s_kind, true, left);
+        const avx512_pair bv = avx512_scales(b, br, k->b_kind, true, left);
+        const int64_t bytes = left * G * k->bits / 8;
+        avx512_ahead(ahead_w, 4 * bytes);
+        __m512i d = avx512_block(k, w, wr, x, true, bytes);
+        acc = avx512_update(acc, d, sv.lo, bv.lo, x + 8 * G);
+        if (left > 4) {
+            d = avx512_block(k, w + step, wr, x + xstep, true, bytes - step);
+            acc = avx512_update(acc, d, sv.hi, bv.hi, x + xstep + 8 * G);
         }
-        acc = avx512_update(acc, avx512_block(w, off, x, bits, G, planes, true, row - off), sv[0],
-                            bv[0], x + 8 * G);
     }
     return avx512_total(acc);
 }
 
-AVX512_FN void avx512_gemv_as(const tni_qmm *q, int64_t n0, int64_t n1, int bits, int G) {
-    int64_t four = 4 * q->w_row, ahead = four;
-    if (four > 0) ahead = four * ((AVX512_AHEAD + four - 1) / four);
-    for (int64_t n = n0; n < n1; n += 4) {
-        const uint8_t *w[4], *s[4], *b[4];
-        for (int r = 0; r < 4; r++) {
-            int64_t i = n + r < n1 ? n + r : n1 - 1;
-            w[r] = q->w + i * q->w_row;
-            s[r] = q->s + i * q->s_row;
-            b[r] = q->b + i * q->b_row;
-        }
-        __mmask16 k = (__mmask16)(n1 - n >= 4 ? 15 : (1 << (n1 - n)) - 1);
+AVX512_FN void avx512_gemv_as(const tni_qmm *q, int64_t n0, int64_t n1, const avx512_kind *k) {
+    const int64_t es = tni_q_size(q->x_kind);
+    for (int64_t n = n0; n < n1;) {
+        const bool four = n1 - n >= 4;
+        const avx512_rows at = {.w = q->w + n * q->w_row,
+                                .s = q->s + n * q->s_row,
+                                .b = q->b + n * q->b_row,
+                                .w_row = four ? q->w_row : 0,
+                                .s_row = four ? q->s_row : 0,
+                                .b_row = four ? q->b_row : 0};
         for (int64_t m = 0; m < q->M; m++) {
-            __m128 y = avx512_rows4(q, w, s, b, m, bits, G, ahead);
-            avx512_store16(q->y + m * q->y_row + n * tni_q_size(q->x_kind), q->x_kind,
-                           _mm512_castps128_ps512(y), k);
+            __m128 y = avx512_rows4(q, &at, k, m);
+            avx512_store16(q->y + m * q->y_row + n * es, q->x_kind, _mm512_castps128_ps512(y),
+                           four ? 15 : 1);
         }
+        n += four ? 4 : 1;
     }
 }
 
-#define AVX512_GEMV(bits, G)                                                                       \
-    static __attribute__((noinline)) void avx512_gemv_##bits##_##G(const tni_qmm *q, int64_t n0,   \
-                                                                   int64_t n1) {                   \
-        avx512_gemv_as(q, n0, n1, bits, G);                                                        \
+#define AVX512_GEMV(form_, group_)                                                                 \
+    static __attribute__((noinline)) void avx512_gemv_##form_##_##group_(                          \
+        const tni_qmm *q, int64_t n0, int64_t n1) {                                                \
+        avx512_kind k = {.form = form_,                                                            \
+                         .group = group_,                                                          \
+                         .s_kind = q->s_kind,                                                      \
+                         .b_kind = q->b_kind,                                                      \
+                         .planes = q->planes,                                                      \
+                         .bits = form_};                                                           \
+        if (!form_) {                                                                              \
+            k.bits = q->bits;                                                                      \
+            k.spread = avx512_spread_of(q->bits);                                                  \
+        }                                                                                          \
+        avx512_gemv_as(q, n0, n1, &k);                                                             \
     }
-#define AVX512_GEMVS(bits) AVX512_GEMV(bits, 32) AVX512_GEMV(bits, 64) AVX512_GEMV(bits, 128)
-AVX512_GEMVS(2)
-AVX512_GEMVS(3)
-AVX512_GEMVS(4)
-AVX512_GEMVS(5)
-AVX512_GEMVS(6)
-AVX512_GEMVS(8)
+/* Scales of one 16-bit kind and two planes: the usual case has code of its own. */
+#define AVX512_GEMV_16(form_, group_, name, kind_)                                                 \
+    static __attribute__((noinline)) void avx512_gemv_##form_##_##group_##_##name(                 \
+        const tni_qmm *q, int64_t n0, int64_t n1) {                                                \
+        const avx512_kind k = {.form = form_,                                                      \
+                               .group = group_,                                                    \
+                               .s_kind = kind_,                                                    \
+                               .b_kind = kind_,                                                    \
+                               .planes = 2,                                                        \
+                               .bits = form_};                                                     \
+        avx512_gemv_as(q, n0, n1, &k);                                                             \
+    }
+#define AVX512_GEMVS(group_)                                                                       \
+    AVX512_GEMV(0, group_)                                                                         \
+    AVX512_GEMV(4, group_)                                                                         \
+    AVX512_GEMV(8, group_)                                                                         \
+    AVX512_GEMV_16(4, group_, f16, TNI_QK_F16)                                                     \
+    AVX512_GEMV_16(4, group_, bf16, TNI_QK_BF16)                                                   \
+    AVX512_GEMV_16(8, group_, f16, TNI_QK_F16)                                                     \
+    AVX512_GEMV_16(8, group_, bf16, TNI_QK_BF16)
+AVX512_GEMVS(32)
+AVX512_GEMVS(64)
+AVX512_GEMVS(128)
 
 static void avx512_gemv(const tni_qmm *q, int64_t n0, int64_t n1) {
-#define AVX512_ROW(bits)                                                                           \
-    { avx512_gemv_##bits##_32, avx512_gemv_##bits##_64, avx512_gemv_##bits##_128 }
-    static void (*const by_bits[9][3])(const tni_qmm *, int64_t, int64_t) = {
-        [2] = AVX512_ROW(2), [3] = AVX512_ROW(3), [4] = AVX512_ROW(4),
-        [5] = AVX512_ROW(5), [6] = AVX512_ROW(6), [8] = AVX512_ROW(8),
-    };
-    by_bits[q->bits][q->group / 64](q, n0, n1);
+    typedef void (*gemv_fn)(const tni_qmm *, int64_t, int64_t);
+#define AVX512_ROW(form_)                                                                          \
+    { avx512_gemv_##form_##_32, avx512_gemv_##form_##_64, avx512_gemv_##form_##_128 }
+#define AVX512_ROW_16(form_, name)                                                                 \
+    {                                                                                              \
+        avx512_gemv_##form_##_32_##name, avx512_gemv_##form_##_64_##name,                          \
+            avx512_gemv_##form_##_128_##name                                                       \
+    }
+    static const gemv_fn any[3][3] = {AVX512_ROW(0), AVX512_ROW(4), AVX512_ROW(8)};
+    static const gemv_fn usual[2][2][3] = {{AVX512_ROW_16(4, f16), AVX512_ROW_16(8, f16)},
+                                           {AVX512_ROW_16(4, bf16), AVX512_ROW_16(8, bf16)}};
+    const int form = q->bits == 4 ? 1 : q->bits == 8 ? 2 : 0, g = q->group / 64;
+    if (form && q->planes == 2 && q->s_kind == q->b_kind && q->s_kind != TNI_QK_F32)
+        usual[q->s_kind == TNI_QK_BF16][form - 1][g](q, n0, n1);
+    else
+        any[form][g](q, n0, n1);
 }
 
 /* ---- gemm ---- */
@@ -448,7 +537,7 @@ static void avx512_pack_scales(const uint8_t *p, int64_t stride, int64_t last, i
                                float *out) {
     for (int64_t g = 0; g < ng; g += 16) {
         __m512i v[16];
-        __mmask16 k = (__mmask16)(ng - g >= 16 ? 0xffff : (1 << (ng - g)) - 1);
+        __mmask16 k = avx512_16(ng - g);
         for (int r = 0; r < 16; r++) {
             const uint8_t *at = p + (r < last ? r : last) * stride + g * tni_q_size(kind);
             if (kind == TNI_QK_F32) {
@@ -467,28 +556,24 @@ static void avx512_pack_scales(const uint8_t *p, int64_t stride, int64_t last, i
 }
 
 AVX512_FN void avx512_pack_weights(const tni_qmm *q, int64_t n, int64_t last, uint8_t *out,
-                                   int bits) {
-    const int64_t row = q->K * bits / 8, step = avx512_chunk(bits);
+                                   int form) {
+    const int64_t bits = form ? form : q->bits, row = q->K * bits / 8, step = avx512_chunk(bits);
     const __m512i low = _mm512_set1_epi8(15);
+    const avx512_spread sp = avx512_spread_of((int)bits);
     for (int64_t off = 0; off < row; off += step) {
+        const int64_t left = row - off, take = left < step ? 16 * left / step : 16;
         __m512i v[16];
-        int64_t left = row - off, take = 0;
-        for (int r = 0; r < 16; r++) {
-            const uint8_t *p = q->w + (n + (r < last ? r : last)) * q->w_row + off;
-            v[r] = avx512_load(p, bits, left < step, left);
-            if (bits != 4 && bits != 8) v[r] = avx512_spread(v[r], bits);
-        }
+        for (int r = 0; r < 16; r++)
+            v[r] = avx512_load(q->w + (n + (r < last ? r : last)) * q->w_row + off, form, bits,
+                               &sp, left < step, left);
         avx512_transpose16(v);
-        take = bits == 4 ? (left < 64 ? left / 4 : 16) : (left < step ? left * 2 / bits : 16);
-        for (int64_t i = 0; i < take; i++) {
-            if (bits == 4) {
+        for (int64_t i = 0; i < take; i++, out += 64) {
+            if (form == 4) {
                 _mm512_storeu_si512(out, _mm512_and_si512(v[i], low));
                 out += 64;
-                _mm512_storeu_si512(out, _mm512_and_si512(_mm512_srli_epi16(v[i], 4), low));
-            } else {
-                _mm512_storeu_si512(out, v[i]);
+                v[i] = _mm512_and_si512(_mm512_srli_epi16(v[i], 4), low);
             }
-            out += 64;
+            _mm512_storeu_si512(out, v[i]);
         }
     }
 }
@@ -496,14 +581,12 @@ AVX512_FN void avx512_pack_weights(const tni_qmm *q, int64_t n, int64_t last, ui
 static void avx512_pack(const tni_qmm *q, int64_t n, int64_t n1, uint8_t *out) {
     int64_t last = n1 - n < 16 ? n1 - n - 1 : 15;
     float *scales = (float *)(void *)(out + 16 * q->K);
-    switch (q->bits) {
-    case 2: avx512_pack_weights(q, n, last, out, 2); break;
-    case 3: avx512_pack_weights(q, n, last, out, 3); break;
-    case 4: avx512_pack_weights(q, n, last, out, 4); break;
-    case 5: avx512_pack_weights(q, n, last, out, 5); break;
-    case 6: avx512_pack_weights(q, n, last, out, 6); break;
-    default: avx512_pack_weights(q, n, last, out, 8);
-    }
+    if (q->bits == 4)
+        avx512_pack_weights(q, n, last, out, 4);
+    else if (q->bits == 8)
+        avx512_pack_weights(q, n, last, out, 8);
+    else
+        avx512_pack_weights(q, n, last, out, 0);
     avx512_pack_scales(q->s + n * q->s_row, q->s_row, last, q->s_kind, q->ng, scales);
     avx512_pack_scales(q->b + n * q->b_row, q->b_row, last, q->b_kind, q->ng,
                        scales + 16 * ((q->ng + 15) & ~(int64_t)15));
@@ -599,7 +682,7 @@ static void avx512_gemm(const tni_qmm *q, int64_t n0, int64_t n1, void *scratch)
                                        .ng = q->ng,
                                        .group = q->group,
                                        .planes = q->planes};
-            __mmask16 k = (__mmask16)(n1 - n >= 16 ? 0xffff : (1 << (n1 - n)) - 1);
+            __mmask16 k = avx512_16(n1 - n);
             tile[m1 - m0](&at, q->y + m0 * q->y_row + n * es, q->y_row, q->x_kind, k);
         }
     }
