@@ -42,8 +42,7 @@ if [ ! -x "$out/bin/llama-bench" ] || [ ! -x "$out/bin/llama-simple" ] ||
 fi
 
 teacher=$root/bench/llama_teacher.c
-if [ ! -x "$out/bin/llama_teacher" ] ||
-    [ "$teacher" -nt "$out/bin/llama_teacher" ]; then
+if [ -z "$(find "$out/bin" -name llama_teacher -newer "$teacher")" ]; then
     ${CC:-cc} -O2 -std=gnu11 -Wall -Wextra -I"$src/include" \
         -I"$src/ggml/include" "$teacher" -o "$out/bin/llama_teacher" \
         -L"$out/bin" -Wl,-rpath,"$out/bin" -lllama -lggml -lggml-base -lm >&2
