@@ -5,7 +5,11 @@
 #define TNI_CPU_ISA_H
 
 #define TNI_PASTE_(a, b) tni_##a##_##b
-#define TNI_PASTE(a, b) TNI_PASTE_(a, b)
-#define TNI_FN(name) TNI_PASTE(name, TNI_ISA)
+#define TNI_PASTE(a, b)  TNI_PASTE_(a, b)
+#define TNI_FN(name)     TNI_PASTE(name, TNI_ISA)
+
+#define TNI_ISA_STR_(isa) #isa
+#define TNI_ISA_STR(isa)  TNI_ISA_STR_(isa)
+#define TNI_ISA_NAME      TNI_ISA_STR(TNI_ISA)
 
 #endif
