@@ -124,7 +124,10 @@ AVX512_FN avx512_pair avx512_scales(const uint8_t *p, int64_t row, int kind, boo
 
 AVX512_FN void avx512_store16(uint8_t *p, int kind, __m512 v, __mmask16 k) {
     if (kind == TNI_QK_F32) {
-        _mm512_mask_storeu_ps(p, k, v);
+        if (k == 15)
+            _mm_storeu_ps((float *)(void *)p, _mm512_castps512_ps128(v));
+        else
+            _mm512_mask_storeu_ps(p, k, v);
         return;
     }
     if (kind == TNI_QK_F16) {
