@@ -7,6 +7,8 @@
 #include "cpu/vm_run.h"
 #include <string.h>
 
+enum { PROGRAM_STREAM = 16 << 20 }; /* bytes of output: half of a 32 MiB L3 */
+
 static const tni_vm_isa *program_isa(void) {
     switch (tni_cpu_info()->isa) {
 #if defined(__x86_64__)
@@ -83,6 +85,13 @@ double tni_run_cost(const tni_program *p) {
     return ns;
 }
 
+void tni_run_layout(tni_run *r) {
+    size_t packs = r->walk.packs ? (size_t)(r->walk.n_in + r->walk.n_out) * TNI_PACK * 8 : 0;
+    size_t slots = (size_t)r->tile.n_slots * TNI_TILE * 8;
+    r->slots_at = packs;
+    r->scratch_size = (packs + (r->machine.used ? r->machine.scratch : slots) + 63) / 64 * 64;
+}
+
 int tni_run_scratch(tni_run *r, int workers) {
     r->scratch_size = (r->scratch_size + 63) / 64 * 64;
     size_t bytes = (size_t)workers * r->scratch_size;
@@ -123,18 +132,34 @@ static void program_walk(tni_run *r) {
     tni_walk_plan(w);
 }
 
+static bool program_aliases(const tni_program *p, const void *const *in, void *const *out) {
+    for (int o = 0; o < p->n_out; o++)
+        for (int i = 0; i < p->n_in; i++)
+            if (in[i] == out[o]) return true;
+    return false;
+}
+
+/* Outputs that no cache would keep are written around it: 1.3 to 1.9 times faster from DRAM. */
+static bool program_streams(const tni_run *r, const void *const *in, void *const *out, int64_t n) {
+    int64_t bytes = 0;
+    for (int o = 0; o < r->p->n_out; o++) bytes += n * (int64_t)r->walk.out[o].size;
+    return bytes >= (int64_t)PROGRAM_STREAM && !program_aliases(r->p, in, out);
+}
+
 static int program_elementwise(tni_run *r, const void *const *in, void *const *out) {
     program_job j = {.r = r, .n = 1};
     program_walk(r);
-    tni_tile_plan_make(r, &r->walk);
     for (int d = 0; d < r->walk.nd; d++) j.n *= r->walk.shape[d];
     for (int i = 0; i < r->p->n_in; i++) j.in[i] = in[i];
     for (int i = 0; i < r->p->n_out; i++) j.out[i] = out[i];
+    r->stream = program_streams(r, in, out, j.n);
+    tni_machine_plan_make(r, &r->walk, r->p->n_out > 1 && program_aliases(r->p, in, out));
+    if (!r->machine.used) tni_tile_plan_make(r, &r->walk);
     int threads = tni_threads();
     bool worth = threads > 1 && (double)j.n * tni_run_cost(r->p) > 20000.0;
     j.chunk = worth ? (j.n / (8 * threads) + TNI_BLOCK) / TNI_BLOCK * TNI_BLOCK : j.n;
     if (j.chunk > 256 * TNI_BLOCK) j.chunk = 256 * TNI_BLOCK;
-    r->scratch_size += (size_t)r->tile.n_slots * TNI_TILE * 8;
+    tni_run_layout(r);
     int err = tni_run_scratch(r, worth ? threads : 1);
     if (err) return err;
     int64_t chunks = (j.n + j.chunk - 1) / j.chunk;
@@ -154,15 +179,10 @@ int tni_cpu_run_isa(const tni_vm_isa *isa, const tni_program *p, const void *con
     r.p = p;
     r.isa = isa;
     r.to_class = r.stream = false;
-    r.machine = NULL;
+    r.machine.used = false;
     r.scratch = NULL;
-    r.slots_at = (size_t)(p->n_in + p->n_out) * TNI_PACK * 8;
-    r.scratch_size = r.slots_at;
-    if (p->reduce != TNI_RED_NONE) {
-        r.scratch_size += (size_t)(TNI_PROG_MAX_INST + 8) * TNI_TILE * 8;
-        return tni_run_reduce(&r, in, out[0]);
-    }
-    return program_elementwise(&r, in, out);
+    return p->reduce == TNI_RED_NONE ? program_elementwise(&r, in, out)
+                                     : tni_run_reduce(&r, in, out[0]);
 }
 
 int tni_cpu_run(const tni_program *p, const void *const *in, void *const *out) {

@@ -274,7 +274,8 @@ static void reduce_plan_walk(reduce_job *j) {
     w->out[0].strides = NULL;
     w->out[0].size = j->value_size;
     tni_walk_plan(w);
-    tni_tile_plan_make(r, w);
+    tni_machine_plan_make(r, w, false);
+    if (!r->machine.used) tni_tile_plan_make(r, w);
 }
 
 /* The program is one load whose bytes are the class's: kernels may read the operand itself,
@@ -305,8 +306,9 @@ static int reduce_units(reduce_job *j, int64_t units, double elements, tni_range
     tni_run *r = j->r;
     bool threads = reduce_worth_threads(j, elements);
     bool split = threads && units < 4 * (int64_t)tni_threads() && j->n_blocks > 1;
-    size_t states = reduce_state_size(j) * (size_t)j->n_blocks, base = r->scratch_size;
-    r->red_at = base;
+    size_t states = reduce_state_size(j) * (size_t)j->n_blocks;
+    tni_run_layout(r);
+    r->red_at = r->scratch_size;
     r->scratch_size += (size_t)TNI_BLOCK * 8 + reduce_parts_size(j) + (split ? 0 : states);
     if (!split && j->n_blocks == 1)
         r->scratch_size += (size_t)TNI_BLOCK * 8; /* a batch's results */
@@ -325,7 +327,6 @@ static int reduce_units(reduce_job *j, int64_t units, double elements, tni_range
         tni_parallel(units, grain > 0 ? grain : 1, all, j);
     }
     tni_free_aligned(r->scratch, (size_t)workers * r->scratch_size);
-    r->scratch_size = base;
     return err;
 }
 

@@ -119,7 +119,7 @@ static void walk_pack(const tni_walk *w, const struct tni_walk_op *op, const int
 
 static void walk_execute(const tni_run *r, const tni_walk *w, char *scratch, const char *const *in,
                          char *const *out, int64_t n) {
-    tni_tile_run(r, w, scratch + r->slots_at, in, out, n);
+    (r->machine.used ? tni_machine_run : tni_tile_run)(r, w, scratch + r->slots_at, in, out, n);
 }
 
 /* n elements from idx on that lie in one row, or anywhere in a flat walk. */

@@ -49,6 +49,39 @@ typedef struct tni_red_fns {
     void (*finish)(size_t n, void *y, const void *s);
 } tni_red_fns;
 
+/* ---- The register-threaded machine: see vm_isa.c ------------------------------------------ */
+
+typedef void (*tni_handler)(void); /* really (const tni_code *, size_t i, VN floats x 8) */
+
+/* One instruction: what it does and its operands. An operand in memory is element
+ * p[i & mask]: mask 0 is a tile of scratch, all ones an array that the loop goes along. */
+typedef struct tni_code {
+    tni_handler fn;
+    char *p, *q;
+    size_t p_mask, q_mask;
+    float imm, imm2;
+} tni_code;
+
+/* Handlers of one op: acc = op(acc), or op(acc, operand), or with r op(operand, acc). Operands
+ * are f32 in memory (m), an immediate (s), f16 (h) or bf16 (b) in memory; NULL: no such form. */
+typedef struct tni_mach_op {
+    tni_handler u, m, mr, s, sr, h, hr, b, br;
+} tni_mach_op;
+
+typedef struct tni_machine {
+    size_t tile;                     /* floats that the eight accumulators hold */
+    size_t align;                    /* bytes that a streaming store wants its address aligned to */
+    const tni_mach_op *ops, *hot;    /* by op: hot has all forms, ops has u or m and mr */
+    tni_handler sel_a, sel_b, sel_c; /* where(a, b, c), the accumulators being a, b or c */
+    tni_handler load[TN_DTYPE_COUNT], load_s;
+    tni_handler store[TN_DTYPE_COUNT], stream;
+    tni_handler round[TN_DTYPE_COUNT];                          /* f16, bf16 */
+    tni_handler mul_add_mm, mul_add_ms, mul_add_sm, mul_add_ss; /* acc * p + q, rounded twice */
+    tni_handler end;
+    /* n elements, a multiple of tile; streams: some store is `stream` */
+    void (*run)(const tni_code *code, size_t n, bool streams);
+} tni_machine;
+
 typedef struct tni_vm_isa {
     const char *name;
     const tni_ew_fn *ew[TNI_CLS_COUNT];           /* by op, NULL where the op has no such class */
@@ -58,7 +91,7 @@ typedef struct tni_vm_isa {
     tni_cv_fn round[TN_DTYPE_COUNT];              /* class to the dtype's values; NULL: all are */
     tni_cv_fn narrow_f64; /* f64 to f32 rounded to odd: then f16 or bf16 is rounded once */
     const tni_red_fns *(*red)(int red); /* of enum tni_red: one entry a class of the operand */
-    const struct tni_machine *machine;  /* NULL: none */
+    const tni_machine *(*machine)(void);
 } tni_vm_isa;
 
 const tni_vm_isa *tni_vm_ref(void);
@@ -69,6 +102,11 @@ const tni_red_fns *tni_vm_red_ref(int red);
 const tni_red_fns *tni_vm_red_avx2(int red);
 const tni_red_fns *tni_vm_red_avx512(int red);
 const tni_red_fns *tni_vm_red_neon(int red);
+
+const tni_machine *tni_vm_machine_ref(void);
+const tni_machine *tni_vm_machine_avx2(void);
+const tni_machine *tni_vm_machine_avx512(void);
+const tni_machine *tni_vm_machine_neon(void);
 
 enum tni_cls tni_cls_of(tn_dtype d);
 size_t tni_cls_size(enum tni_cls c);

@@ -53,14 +53,43 @@ typedef struct tni_tile_plan {
     uint8_t in_size[TNI_PROG_MAX_IN]; /* bytes an element, for inputs read where they lie */
 } tni_tile_plan;
 
+/* A program compiled for the register-threaded machine. */
+enum { TNI_MACH_MAX_CODE = 4 * TNI_PROG_MAX_INST + 2 * TNI_PROG_MAX_OUT + 2 };
+
+enum tni_mach_at { /* what an operand of the code is */
+                   TNI_MACH_NONE,
+                   TNI_MACH_IN,    /* input `n` in memory */
+                   TNI_MACH_OUT,   /* output `n` in memory */
+                   TNI_MACH_SLOT,  /* slot `n`: a tile of scratch */
+                   TNI_MACH_SCALAR /* imm (or imm2) is scalar input `n` */
+};
+
+typedef struct tni_machine_plan {
+    const tni_machine *m;
+    int n_code, n_slots, n_fill, n_patch;
+    tni_code code[TNI_MACH_MAX_CODE];
+    struct { /* operands to be set when a piece starts */
+        uint16_t code;
+        uint8_t which; /* 0: p or imm, 1: q or imm2 */
+        uint8_t at;    /* enum tni_mach_at */
+        uint16_t n;
+    } patch[2 * TNI_MACH_MAX_CODE];
+    struct { /* slots that hold one value: a constant or a scalar input */
+        uint16_t slot;
+        const tni_inst *inst;
+    } fill[TNI_PROG_MAX_INST];
+    size_t scratch; /* bytes: slots, padded operands, a copy of the code */
+    bool used;
+} tni_machine_plan;
+
 typedef struct tni_run {
     const tni_program *p;
     const tni_vm_isa *isa;
     tni_walk walk;
     tni_tile_plan tile;
-    struct tni_machine_plan *machine; /* NULL: the tile interpreter runs it */
-    bool to_class; /* a reduction: the value is written in its class, unconverted */
-    bool stream;   /* outputs are larger than the cache keeps */
+    tni_machine_plan machine; /* used: false means the tile interpreter */
+    bool to_class;            /* a reduction: the value is written in its class, unconverted */
+    bool stream;              /* outputs are larger than the cache keeps */
     size_t slots_at, red_at, scratch_size; /* offsets in a worker's scratch, its size */
     char *scratch;                         /* scratch_size bytes a worker */
 } tni_run;
@@ -81,7 +110,15 @@ void tni_tile_plan_make(tni_run *r, const tni_walk *w);
 void tni_tile_run(const tni_run *r, const tni_walk *w, char *slots, const char *const *in,
                   char *const *out, int64_t n);
 
+/* Fills r->machine if the program is one for it: floats and bools. `late` stores come after all
+ * loads of a tile (an output that is also an input, and other outputs beside it). */
+void tni_machine_plan_make(tni_run *r, const tni_walk *w, bool late);
+void tni_machine_run(const tni_run *r, const tni_walk *w, char *scratch, const char *const *in,
+                     char *const *out, int64_t n);
+
 int tni_run_reduce(tni_run *r, const void *const *in, void *out);
+/* Places buffers of the walk and of the interpreter or machine in a worker's scratch. */
+void tni_run_layout(tni_run *r);
 int tni_run_scratch(tni_run *r, int workers); /* allocates r->scratch */
 double tni_run_cost(const tni_program *p);    /* rough nanoseconds an element on one core */
 

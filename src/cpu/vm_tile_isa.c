@@ -315,6 +315,7 @@ const tni_vm_isa *TNI_FN(vm)(void) {
                   [TN_BF16] = round_bf16},
         .narrow_f64 = narrow_f64,
         .red = TNI_FN(vm_red),
+        .machine = TNI_FN(vm_machine),
     };
     return &isa;
 }
