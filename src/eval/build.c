@@ -61,16 +61,37 @@ static uint16_t build_value(tni_build *b, tn_array *a) {
         b->prog.out[b->prog.n_out] =
             (tni_prog_out){.dtype = (tn_dtype)a->dtype, .value = (uint16_t)n->value};
         b->out[b->prog.n_out++] = a;
-    } else if (atomic_load_explicit(&a->refs, memory_order_relaxed) > (a->uses & ~TNI_TARGET)) {
-        b->pinned = true;
     }
+    b->member[b->n_members++] = n;
     return (uint16_t)n->value;
+}
+
+/* A member that an open scope holds stays lazy after the launch, and so does everything it is made
+ * from: their leaves must keep their values. */
+static void build_pin(tni_build *b) {
+    uint64_t keep[(TNI_PROG_MAX_INST + 63) / 64] = {0};
+    for (int i = b->n_members; i-- > 0;) {
+        tni_node *n = b->member[i];
+        const tn_array *a = n->out[0];
+        bool lives = !tni_plan_stored(b->plan, a) &&
+                     atomic_load_explicit(&((tn_array *)(uintptr_t)a)->refs, memory_order_relaxed) >
+                         (a->uses & ~TNI_TARGET);
+        if (!lives && !(keep[i / 64] >> (i % 64) & 1)) continue;
+        for (int k = 0; k < n->n_in; k++) {
+            const tn_array *x = n->in[k];
+            for (int m = 0; m < i; m++)
+                if (x->node && b->member[m] == x->node) keep[m / 64] |= (uint64_t)1 << (m % 64);
+            for (int m = 0; m < b->prog.n_in; m++)
+                if (b->in[m] == x) b->pinned[m] = true;
+        }
+    }
 }
 
 int tni_build_group(tni_build *b, const tni_plan *p, int32_t g) {
     const tni_group *group = &p->groups[g];
     tni_node *root = p->order[group->root];
-    b->plan = p, b->group = g, b->pinned = false;
+    b->plan = p, b->group = g, b->n_members = 0;
+    memset(b->pinned, 0, sizeof b->pinned);
     b->prog.n_inst = b->prog.n_in = b->prog.n_out = 0;
     b->prog.reduce = TNI_RED_NONE, b->prog.reduce_mask = 0;
     for (size_t i = 0, left = (size_t)group->members; left; i++) {
@@ -94,6 +115,7 @@ int tni_build_group(tni_build *b, const tni_plan *p, int32_t g) {
             (tni_prog_out){.dtype = (tn_dtype)out->dtype, .value = (uint16_t)root->value};
         b->out[b->prog.n_out++] = out;
     }
+    build_pin(b);
     return 0;
 }
 

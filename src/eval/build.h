@@ -14,7 +14,9 @@ typedef struct tni_build {
     tn_array *in[TNI_PROG_MAX_IN];
     int32_t edges[TNI_PROG_MAX_IN];
     tn_array *out[TNI_PROG_MAX_OUT];
-    bool pinned; /* some member stays lazy and keeps the leaves it reads */
+    bool pinned[TNI_PROG_MAX_IN];        /* a member that stays lazy still needs this leaf */
+    tni_node *member[TNI_PROG_MAX_INST]; /* in the order of their instructions */
+    int n_members;
 } tni_build;
 
 /* Instructions, inputs and outputs of group g; strides are filled by tni_build_loop. */

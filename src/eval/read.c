@@ -105,7 +105,7 @@ static int read_put(tni_str *s, const tn_array *a, const char *p, int axis) {
     int status = tni_str_putc(s, '[');
     for (int64_t i = 0; i < n && !status; i++) {
         if (i && axis + 1 < a->ndim)
-            status = tni_str_printf(s, ",\n%*s", axis + 1, "");
+            status = tni_str_printf(s, ",\n%*s", 7 + axis, "");
         else if (i)
             status = tni_str_puts(s, ", ");
         if (!status && cut && i == READ_EDGE) {

@@ -58,9 +58,10 @@ int tni_copy_dense(const tni_view *src, tni_buffer **buf) {
 /* Reuses the memory of an input for output a, or allocates. */
 static int run_place(tni_build *b, tn_array *a, bool *taken, tni_buffer **buf, void **data) {
     const tn_array *loop = b->plan->groups[b->group].loop;
-    for (int i = 0; i < b->prog.n_in && !b->pinned && b->prog.reduce == TNI_RED_NONE; i++) {
+    for (int i = 0; i < b->prog.n_in && b->prog.reduce == TNI_RED_NONE; i++) {
         tn_array *x = b->in[i];
-        if (taken[i] || tn_dtype_size((tn_dtype)x->dtype) != tn_dtype_size((tn_dtype)a->dtype) ||
+        if (taken[i] || b->pinned[i] ||
+            tn_dtype_size((tn_dtype)x->dtype) != tn_dtype_size((tn_dtype)a->dtype) ||
             !tni_same_shape(x->ndim, x->shape, loop->ndim, loop->shape) ||
             !tni_can_donate(x, b->edges[i]))
             continue;
