@@ -4,10 +4,10 @@
  *     0 quantize: w [N, K] -> packed, scales, biases
  *     1 dequantize: packed, scales, biases of [N, K] -> [N, K] in the scales' kind
  *     2 quantized_matmul: x [M, K], packed, scales, biases -> [M, N] */
+#include "base/err.h"
 #include "cpu/cpu_quant.h"
 #include "cpu/quant.h"
 #include "ops/prims.h"
-#include "base/err.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -35,16 +35,17 @@ int main(void) {
         const tn_dtype wd = dtypes[h[4]], sd = dtypes[h[5]];
         tni_p_quant p = {.bits = h[1], .group = h[2], .transpose = h[3], .dtype = (int32_t)sd};
         operand dense, packed[3], out;
-        int e = operand_make(&packed[0], TN_U32, rows, cols * p.bits / 32) |
-                operand_make(&packed[1], h[0] ? sd : wd, rows, cols / p.group) |
-                operand_make(&packed[2], h[0] ? sd : wd, rows, cols / p.group) |
-                operand_make(&dense, h[0] == 1 ? sd : wd, h[0] == 2 ? M : rows,
-                             h[0] == 2 ? K : cols) |
-                operand_make(&out, wd, M, N);
+        int e =
+            operand_make(&packed[0], TN_U32, rows, cols * p.bits / 32) |
+            operand_make(&packed[1], h[0] ? sd : wd, rows, cols / p.group) |
+            operand_make(&packed[2], h[0] ? sd : wd, rows, cols / p.group) |
+            operand_make(&dense, h[0] == 1 ? sd : wd, h[0] == 2 ? M : rows, h[0] == 2 ? K : cols) |
+            operand_make(&out, wd, M, N);
         if (e) return 1;
         size_t got = 0;
         if (h[0] != 1) got = fread(dense.v.data, 1, dense.bytes, stdin);
-        for (int i = 0; h[0] && i < 3; i++) got += fread(packed[i].v.data, 1, packed[i].bytes, stdin);
+        for (int i = 0; h[0] && i < 3; i++)
+            got += fread(packed[i].v.data, 1, packed[i].bytes, stdin);
         if (!got) return 1;
         tni_view in[4] = {dense.v, packed[0].v, packed[1].v, packed[2].v};
         tni_view parts[3] = {packed[0].v, packed[1].v, packed[2].v};
@@ -62,7 +63,8 @@ int main(void) {
             fprintf(stderr, "%s\n", tni_error());
             return 1;
         }
-        for (int i = 0; h[0] == 0 && i < 3; i++) fwrite(packed[i].v.data, 1, packed[i].bytes, stdout);
+        for (int i = 0; h[0] == 0 && i < 3; i++)
+            fwrite(packed[i].v.data, 1, packed[i].bytes, stdout);
         if (h[0] == 1) fwrite(dense.v.data, 1, dense.bytes, stdout);
         if (h[0] == 2) fwrite(out.v.data, 1, out.bytes, stdout);
         fflush(stdout);

@@ -14,12 +14,12 @@
 #include <stdlib.h>
 
 enum {
-    QUANT_STACK = 24 * 1024,      /* scratch up to this size needs no allocation */
-    QUANT_INLINE = 128 * 1024,    /* bytes of w that one thread streams in about 5 us */
-    QUANT_CHUNK = 32 * 1024,      /* bytes of w handed to a thread at a time */
-    QUANT_M_BLOCK = 1008,         /* rows of x quantised at a time: bounds scratch; 84 x 12 */
-    QUANT_X_INLINE = 16 * 1024,   /* values of x that one thread quantises in about 5 us */
-    QUANT_COLS_M = 64             /* rows of x accumulated at a time on the column path */
+    QUANT_STACK = 24 * 1024,    /* scratch up to this size needs no allocation */
+    QUANT_INLINE = 128 * 1024,  /* bytes of w that one thread streams in about 5 us */
+    QUANT_CHUNK = 32 * 1024,    /* bytes of w handed to a thread at a time */
+    QUANT_M_BLOCK = 1008,       /* rows of x quantised at a time: bounds scratch; 84 x 12 */
+    QUANT_X_INLINE = 16 * 1024, /* values of x that one thread quantises in about 5 us */
+    QUANT_COLS_M = 64           /* rows of x accumulated at a time on the column path */
 };
 
 /* ---- choices ---- */
@@ -68,10 +68,14 @@ const tni_quant_isa *tni_cpu_quant_isa(void) {
 
 static int quant_kind(tn_dtype d) {
     switch (d) {
-    case TN_F32: return TNI_QK_F32;
-    case TN_F16: return TNI_QK_F16;
-    case TN_BF16: return TNI_QK_BF16;
-    default: return -1;
+    case TN_F32:
+        return TNI_QK_F32;
+    case TN_F16:
+        return TNI_QK_F16;
+    case TN_BF16:
+        return TNI_QK_BF16;
+    default:
+        return -1;
     }
 }
 
@@ -106,8 +110,9 @@ static int64_t quant_row(const tni_view *v, int64_t i) {
 static int quant_check_packed(const char *op, const tni_p_quant *p, const tni_view *w,
                               const tni_view *s, const tni_view *b, int64_t k) {
     if (w->dtype != TN_U32 || quant_kind(s->dtype) < 0 || quant_kind(b->dtype) < 0)
-        return tni_fail(TN_EDTYPE, "%s: packed weights must be uint32 (is %s), scales and biases "
-                                   "floating point of at most 32 bits (are %s and %s)",
+        return tni_fail(TN_EDTYPE,
+                        "%s: packed weights must be uint32 (is %s), scales and biases "
+                        "floating point of at most 32 bits (are %s and %s)",
                         op, tn_dtype_name(w->dtype), tn_dtype_name(s->dtype),
                         tn_dtype_name(b->dtype));
     if (k % p->group || quant_last(w) * 32 != k * p->bits || quant_last(s) * p->group != k ||
@@ -483,8 +488,9 @@ static int quant_setup(const tni_call *c, tni_qmm *q) {
     *q = (tni_qmm){.K = quant_last(x), .N = quant_last(y), .bits = p->bits, .group = p->group};
     q->x_kind = quant_kind(x->dtype);
     if (q->x_kind < 0 || y->dtype != x->dtype)
-        return tni_fail(TN_EDTYPE, "%s: x must be float32, float16 or bfloat16 and the result the "
-                                   "same, not %s and %s",
+        return tni_fail(TN_EDTYPE,
+                        "%s: x must be float32, float16 or bfloat16 and the result the "
+                        "same, not %s and %s",
                         op, tn_dtype_name(x->dtype), tn_dtype_name(y->dtype));
     int64_t packed = p->transpose ? q->K : q->N, rows = p->transpose ? q->N : q->K;
     int e = quant_check_packed(op, p, w, s, b, packed);
@@ -543,10 +549,10 @@ static int quant_batches(const tni_call *c, const tni_qmm *q) {
     for (int64_t i = 0; i < n; i++) {
         one.x = (const uint8_t *)x->data + quant_batch(x, y, i, tni_q_size(q->x_kind));
         one.w = (const uint8_t *)c->in[1].data + quant_batch(&c->in[1], y, i, 4);
-        one.s = (const uint8_t *)c->in[2].data +
-                quant_batch(&c->in[2], y, i, tni_q_size(q->s_kind));
-        one.b = (const uint8_t *)c->in[3].data +
-                quant_batch(&c->in[3], y, i, tni_q_size(q->b_kind));
+        one.s =
+            (const uint8_t *)c->in[2].data + quant_batch(&c->in[2], y, i, tni_q_size(q->s_kind));
+        one.b =
+            (const uint8_t *)c->in[3].data + quant_batch(&c->in[3], y, i, tni_q_size(q->b_kind));
         one.y = (uint8_t *)y->data + i * q->M * q->y_row;
         int e = quant_run(&one, p->transpose != 0);
         if (e) return e;

@@ -277,10 +277,10 @@ static void avx512_x_tile(const tni_qmm *q, int64_t t, float *tmp) {
 
 /* Sums each 128-bit part of four rows: element r of part i = the sum of part i of row r. */
 AVX512_FN __m512i avx512_parts(const __m512i a[4]) {
-    __m512i u = _mm512_add_epi32(_mm512_unpacklo_epi32(a[0], a[1]),
-                                 _mm512_unpackhi_epi32(a[0], a[1]));
-    __m512i v = _mm512_add_epi32(_mm512_unpacklo_epi32(a[2], a[3]),
-                                 _mm512_unpackhi_epi32(a[2], a[3]));
+    __m512i u =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(a[0], a[1]), _mm512_unpackhi_epi32(a[0], a[1]));
+    __m512i v =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(a[2], a[3]), _mm512_unpackhi_epi32(a[2], a[3]));
     return _mm512_add_epi32(_mm512_unpacklo_epi64(u, v), _mm512_unpackhi_epi64(u, v));
 }
 
@@ -315,8 +315,7 @@ AVX512_FN __m512i avx512_chunks(const avx512_kind *k, const uint8_t *w, int64_t 
 #pragma GCC unroll 2
         for (int c = 0; c < count; c++) {
             const int64_t o = c * avx512_chunk(k->bits);
-            __m512i p =
-                avx512_load(w + r * row + o, k->form, k->bits, &k->spread, tail, left - o);
+            __m512i p = avx512_load(w + r * row + o, k->form, k->bits, &k->spread, tail, left - o);
             v[r][c][0] = k->form == 4 ? _mm512_and_si512(p, low) : p;
             v[r][c][1] = _mm512_and_si512(_mm512_srli_epi16(p, 4), low);
             acc[r] = avx512_chunk_dot(acc[r], v[r][c], x + c * 2 * plane, k->form);
@@ -438,8 +437,8 @@ AVX512_FN void avx512_gemv_as(const tni_qmm *q, int64_t n0, int64_t n1, const av
 }
 
 #define AVX512_GEMV(form_, group_)                                                                 \
-    static __attribute__((noinline)) void avx512_gemv_##form_##_##group_(                          \
-        const tni_qmm *q, int64_t n0, int64_t n1) {                                                \
+    static __attribute__((noinline)) void avx512_gemv_##form_##_##group_(const tni_qmm *q,         \
+                                                                         int64_t n0, int64_t n1) { \
         avx512_kind k = {.form = form_,                                                            \
                          .group = group_,                                                          \
                          .s_kind = q->s_kind,                                                      \
@@ -567,8 +566,8 @@ AVX512_FN void avx512_pack_weights(const tni_qmm *q, int64_t n, int64_t last, ui
         const int64_t left = row - off, take = left < step ? 16 * left / step : 16;
         __m512i v[16];
         for (int r = 0; r < 16; r++)
-            v[r] = avx512_load(q->w + (n + (r < last ? r : last)) * q->w_row + off, form, bits,
-                               &sp, left < step, left);
+            v[r] = avx512_load(q->w + (n + (r < last ? r : last)) * q->w_row + off, form, bits, &sp,
+                               left < step, left);
         avx512_transpose16(v);
         for (int64_t i = 0; i < take; i++, out += 64) {
             if (form == 4) {
@@ -632,8 +631,8 @@ AVX512_FN void avx512_chain(const avx512_tile_at *t, int64_t c, const int mr, __
         const __m512 s = _mm512_loadu_ps(t->s + 16 * g), b = _mm512_loadu_ps(t->b + 16 * g);
 #pragma GCC unroll 12
         for (int m = 0; m < mr; m++) {
-            f[m] = _mm512_fmadd_ps(_mm512_mul_ps(s, _mm512_set1_ps(a[m])),
-                                   _mm512_cvtepi32_ps(d[m]), f[m]);
+            f[m] = _mm512_fmadd_ps(_mm512_mul_ps(s, _mm512_set1_ps(a[m])), _mm512_cvtepi32_ps(d[m]),
+                                   f[m]);
             f[m] = _mm512_fmadd_ps(b, _mm512_set1_ps(a[mr + m]), f[m]);
         }
     }
@@ -659,8 +658,8 @@ AVX512_FN void avx512_tile(const avx512_tile_at *t, const int mr, uint8_t *y, in
 
 #define AVX512_TILES(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
 #define AVX512_TILE_FN(mr)                                                                         \
-    static __attribute__((noinline)) void avx512_tile_##mr(                                        \
-        const avx512_tile_at *t, uint8_t *y, int64_t y_row, int kind, __mmask16 k) {               \
+    static __attribute__((noinline)) void avx512_tile_##mr(const avx512_tile_at *t, uint8_t *y,    \
+                                                           int64_t y_row, int kind, __mmask16 k) { \
         avx512_tile(t, mr, y, y_row, kind, k);                                                     \
     }
 AVX512_TILES(AVX512_TILE_FN)
@@ -699,5 +698,6 @@ static void avx512_gemm(const tni_qmm *q, int64_t n0, int64_t n1, void *scratch)
 #define QUANT_GEMM       avx512_gemm
 #define QUANT_TILE_ROWS  AVX512_TILE
 #define QUANT_PANEL_ROWS AVX512_PANEL
+#define QUANT_GEMM_FROM  6
 
 #endif

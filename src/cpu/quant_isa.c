@@ -7,7 +7,7 @@
 #include "cpu/quant_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include "cpu/quant_avx2.h"
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
 #include "cpu/quant_neon.h"
 #endif
 
@@ -20,6 +20,7 @@
 #define QUANT_GEMM       portable_gemm
 #define QUANT_TILE_ROWS  1
 #define QUANT_PANEL_ROWS 1
+#define QUANT_GEMM_FROM  5
 #endif
 
 #define QUANT_STR_(x) #x
@@ -28,7 +29,7 @@
 const tni_quant_isa *TNI_FN(quant_isa)(void) {
     static const tni_quant_isa isa = {
         .name = QUANT_STR(TNI_ISA),
-        .gemm_from = 5,
+        .gemm_from = QUANT_GEMM_FROM,
         .tile_rows = QUANT_TILE_ROWS,
         .panel_rows = QUANT_PANEL_ROWS,
         .x_bytes = QUANT_X_BYTES,

@@ -15,8 +15,8 @@ enum { PORTABLE_LANES = 16, PORTABLE_GEMV_ROWS = 8 };
 
 /* ---- weights ---- */
 
-static inline __attribute__((always_inline)) void
-portable_unpack_bits(const uint8_t *p, int bits, int64_t n, uint8_t *out) {
+static inline __attribute__((always_inline)) void portable_unpack_bits(const uint8_t *p, int bits,
+                                                                       int64_t n, uint8_t *out) {
     for (int64_t i = 0; i < n; i += 8, p += bits, out += 8) {
         uint64_t v = 0;
         memcpy(&v, p, (size_t)bits);
@@ -27,12 +27,23 @@ portable_unpack_bits(const uint8_t *p, int bits, int64_t n, uint8_t *out) {
 /* n values (a multiple of 8) of a packed row, in order. */
 static inline void portable_unpack(const uint8_t *p, int bits, int64_t n, uint8_t *out) {
     switch (bits) {
-    case 2: portable_unpack_bits(p, 2, n, out); break;
-    case 3: portable_unpack_bits(p, 3, n, out); break;
-    case 4: portable_unpack_bits(p, 4, n, out); break;
-    case 5: portable_unpack_bits(p, 5, n, out); break;
-    case 6: portable_unpack_bits(p, 6, n, out); break;
-    default: memcpy(out, p, (size_t)n);
+    case 2:
+        portable_unpack_bits(p, 2, n, out);
+        break;
+    case 3:
+        portable_unpack_bits(p, 3, n, out);
+        break;
+    case 4:
+        portable_unpack_bits(p, 4, n, out);
+        break;
+    case 5:
+        portable_unpack_bits(p, 5, n, out);
+        break;
+    case 6:
+        portable_unpack_bits(p, 6, n, out);
+        break;
+    default:
+        memcpy(out, p, (size_t)n);
     }
 }
 
@@ -199,8 +210,7 @@ static inline void portable_close_row(const tni_qmm *q, int64_t n, const int16_t
         for (int64_t g = 0; g < q->ng; g++)
             portable_add(&c[g % TNI_Q_CHAINS], sb[2 * g], sb[2 * g + 1], xs[g],
                          portable_dot(wide + g * q->group, x + g * q->group, q->group));
-        tni_q_store(q->y + m * q->y_row + n * tni_q_size(q->x_kind), q->x_kind,
-                    portable_total(c));
+        tni_q_store(q->y + m * q->y_row + n * tni_q_size(q->x_kind), q->x_kind, portable_total(c));
     }
 }
 

@@ -6,18 +6,18 @@
  * The f32 class is expanded over vectors (V_ROWS). No include guard on purpose. */
 
 #define ROW_FN(name) W_CAT(W_CAT(k_, name), W_CAT(_, CLS))
-#define RES_NUM T
-#define RES_SIG T
-#define RES_REAL T
-#define RES_FLT T
-#define RES_FLTR T
-#define RES_INT T
-#define RES_SHF T
-#define RES_SEL T
-#define RES_RE RE_T
-#define RES_CMP uint8_t
-#define RES_TEST uint8_t
-#define RES_LOG uint8_t
+#define RES_NUM      T
+#define RES_SIG      T
+#define RES_REAL     T
+#define RES_FLT      T
+#define RES_FLTR     T
+#define RES_INT      T
+#define RES_SHF      T
+#define RES_SEL      T
+#define RES_RE       RE_T
+#define RES_CMP      uint8_t
+#define RES_TEST     uint8_t
+#define RES_LOG      uint8_t
 
 #ifdef V_ROWS
 /* f32: VN lanes a step; the rest through a padded copy. */
@@ -38,18 +38,18 @@ V_FN vf row_get_b(const uint8_t *p, size_t i, size_t n) {
     for (size_t j = 0; j < VN; j++) t[j] = i + j < n ? p[i + j] : 0;
     return vf_load_u8(t);
 }
-#define PUT_NUM row_put_T
-#define PUT_SIG row_put_T
+#define PUT_NUM  row_put_T
+#define PUT_SIG  row_put_T
 #define PUT_REAL row_put_T
-#define PUT_FLT row_put_T
+#define PUT_FLT  row_put_T
 #define PUT_FLTR row_put_T
-#define PUT_INT row_put_T
-#define PUT_SHF row_put_T
-#define PUT_SEL row_put_T
-#define PUT_RE row_put_T
-#define PUT_CMP row_put_B
+#define PUT_INT  row_put_T
+#define PUT_SHF  row_put_T
+#define PUT_SEL  row_put_T
+#define PUT_RE   row_put_T
+#define PUT_CMP  row_put_B
 #define PUT_TEST row_put_B
-#define PUT_LOG row_put_B
+#define PUT_LOG  row_put_B
 #define ROW_LOOP(dom, arity, value)                                                                \
     for (size_t i = 0; i < n; i += VN) {                                                           \
         vf a = ROW_A##arity, b = ROW_B##arity, c = ROW_C##arity;                                   \
@@ -70,12 +70,14 @@ V_FN vf row_get_b(const uint8_t *p, size_t i, size_t n) {
 #define ROW_LOOP(dom, arity, value)                                                                \
     size_t i = 0;                                                                                  \
     for (; i + 32 <= n; i += 32) {                                                                 \
-        V_IVDEP for (size_t j = i; j < i + 32; j++) { ROW_STEP(dom, arity, j, value) } \
+        V_IVDEP for (size_t j = i; j < i + 32; j++) { ROW_STEP(dom, arity, j, value) }             \
     }                                                                                              \
-    for (; i < n; i++) { ROW_STEP(dom, arity, i, value) }
-#define ROW_STEP(dom, arity, at, value)                                              \
+    for (; i < n; i++) {                                                                           \
+        ROW_STEP(dom, arity, i, value)                                                             \
+    }
+#define ROW_STEP(dom, arity, at, value)                                                            \
     const size_t k = at;                                                                           \
-    U a = (U)(ROW_A##arity), b = (U)(ROW_B##arity), c = (U)(ROW_C##arity);                                              \
+    U a = (U)(ROW_A##arity), b = (U)(ROW_B##arity), c = (U)(ROW_C##arity);                         \
     (void)a, (void)b, (void)c;                                                                     \
     py[k] = ROW_FIX((RES_##dom)(value));
 #define ROW_A1 ((const T *)pa)[k]
@@ -96,8 +98,8 @@ V_FN vf row_get_b(const uint8_t *p, size_t i, size_t n) {
         (void)pb, (void)pc;                                                                        \
         ROW_LOOP(dom, arity, value)                                                                \
     }
-#define EW1(name, dom, value, deriv, doc) W_CAT(ROW_EMIT_, HAS_##dom)(dom, name, 1, value)
-#define EW2(name, dom, value, da, db, doc) W_CAT(ROW_EMIT_, HAS_##dom)(dom, name, 2, value)
+#define EW1(name, dom, value, deriv, doc)      W_CAT(ROW_EMIT_, HAS_##dom)(dom, name, 1, value)
+#define EW2(name, dom, value, da, db, doc)     W_CAT(ROW_EMIT_, HAS_##dom)(dom, name, 2, value)
 #define EW3(name, dom, value, da, db, dc, doc) W_CAT(ROW_EMIT_, HAS_##dom)(dom, name, 3, value)
 #include "ops/elementwise.def"
 #undef EW1
@@ -107,8 +109,8 @@ V_FN vf row_get_b(const uint8_t *p, size_t i, size_t n) {
 #define ROW_ENTRY_0(name) NULL,
 #define ROW_ENTRY_1(name) ROW_FN(name),
 static const tni_ew_fn W_CAT(ew_, CLS)[TNI_EW_COUNT] = {
-#define EW1(name, dom, value, deriv, doc) W_CAT(ROW_ENTRY_, HAS_##dom)(name)
-#define EW2(name, dom, value, da, db, doc) W_CAT(ROW_ENTRY_, HAS_##dom)(name)
+#define EW1(name, dom, value, deriv, doc)      W_CAT(ROW_ENTRY_, HAS_##dom)(name)
+#define EW2(name, dom, value, da, db, doc)     W_CAT(ROW_ENTRY_, HAS_##dom)(name)
 #define EW3(name, dom, value, da, db, dc, doc) W_CAT(ROW_ENTRY_, HAS_##dom)(name)
 #include "ops/elementwise.def"
 #undef EW1

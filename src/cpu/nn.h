@@ -1,0 +1,38 @@
+/* Row kernels of softmax, norms and attention, compiled once per instruction set (nn_isa.c).
+ * Sums and maxima go in simd.h's fixed order of 16 virtual lanes, so every ISA gives the same bits.
+ */
+#ifndef TNI_CPU_NN_KERNELS_H
+#define TNI_CPU_NN_KERNELS_H
+
+#include <stdint.h>
+
+typedef struct tni_nn_isa {
+    /* y = softmax(x) over n; y may be x. */
+    void (*softmax)(const float *x, float *y, int64_t n);
+    /* y = x / sqrt(mean(x^2) + eps) * w; w may be NULL. */
+    void (*rms_norm)(const float *x, const float *w, float *y, int64_t n, float eps);
+    /* y = (x - mean) / sqrt(var + eps) * w + b; w and b may be NULL. */
+    void (*layer_norm)(const float *x, const float *w, const float *b, float *y, int64_t n,
+                       float eps);
+    /* One row of scores joins a running softmax: s[i] = exp(s[i] - m') for i < n, where m' is the
+     * larger of *top and the row's maximum; *sum becomes *sum * exp(*top - m') + sum(s), *top m',
+     * and acc[0..d) is scaled by exp(*top - m'). A row of -inf alone leaves everything and gives
+     * zeros. */
+    void (*online)(float *s, int64_t n, float *top, float *sum, float *acc, int64_t d);
+    void (*scale)(float *x, int64_t n, float by); /* x *= by */
+    /* Widens n elements of f16 or bf16, and back, rounding to nearest even. */
+    void (*from_f16)(const uint16_t *x, float *y, int64_t n);
+    void (*from_bf16)(const uint16_t *x, float *y, int64_t n);
+    void (*to_f16)(const float *x, uint16_t *y, int64_t n);
+    void (*to_bf16)(const float *x, uint16_t *y, int64_t n);
+} tni_nn_isa;
+
+const tni_nn_isa *tni_nn_isa_ref(void);
+const tni_nn_isa *tni_nn_isa_avx2(void);
+const tni_nn_isa *tni_nn_isa_avx512(void);
+const tni_nn_isa *tni_nn_isa_neon(void);
+
+const tni_nn_isa *tni_nn_current(void);
+void tni_nn_use(const tni_nn_isa *isa); /* tests; NULL: the best this machine has */
+
+#endif

@@ -1,0 +1,107 @@
+/* The row kernels of nn.h, once per instruction set. */
+#include "cpu/nn.h"
+#include "cpu/simd.h"
+#include "cpu/vmath.h"
+
+/* Applies EXPR, in which i is the index and v_part-loaded operands may appear, to whole vectors and
+ * then to the partial one at the end. */
+#define NN_EACH(n, y, EXPR)                                                                        \
+    do {                                                                                           \
+        int64_t i = 0;                                                                             \
+        for (; i + VN <= (n); i += VN) {                                                           \
+            const size_t m = (size_t)-1;                                                           \
+            (void)m;                                                                               \
+            vf_store((y) + i, (EXPR));                                                             \
+        }                                                                                          \
+        if (i < (n)) {                                                                             \
+            const size_t m = (size_t)(n);                                                          \
+            vf_store_n((y) + i, (EXPR), (size_t)((n)-i));                                          \
+        }                                                                                          \
+    } while (0)
+#define NN_LOAD(x) v_part(x, (size_t)i, m, 0.0f)
+
+static void nn_softmax(const float *x, float *y, int64_t n) {
+    float top = v_row_max(x, (size_t)n);
+    vf shift = vf_set(top);
+    NN_EACH(n, y, vf_exp(NN_LOAD(x) - shift));
+    vf by = vf_set(v_row_sum(y, (size_t)n));
+    NN_EACH(n, y, NN_LOAD(y) / by);
+}
+
+static void nn_rms_norm(const float *x, const float *w, float *y, int64_t n, float eps) {
+    float ms = v_row_sumsq(x, (size_t)n) / (float)n;
+    vf by = vf_set(1.0f / sqrtf(ms + eps));
+    if (w)
+        NN_EACH(n, y, NN_LOAD(x) * by * NN_LOAD(w));
+    else
+        NN_EACH(n, y, NN_LOAD(x) * by);
+}
+
+static void nn_layer_norm(const float *x, const float *w, const float *b, float *y, int64_t n,
+                          float eps) {
+    vf mean = vf_set(v_row_sum(x, (size_t)n) / (float)n);
+    NN_EACH(n, y, NN_LOAD(x) - mean); /* two passes: no cancellation */
+    vf by = vf_set(1.0f / sqrtf(v_row_sumsq(y, (size_t)n) / (float)n + eps));
+    if (w && b)
+        NN_EACH(n, y, vf_fma(NN_LOAD(y) * by, NN_LOAD(w), NN_LOAD(b)));
+    else if (w)
+        NN_EACH(n, y, NN_LOAD(y) * by * NN_LOAD(w));
+    else if (b)
+        NN_EACH(n, y, vf_fma(NN_LOAD(y), by, NN_LOAD(b)));
+    else
+        NN_EACH(n, y, NN_LOAD(y) * by);
+}
+
+static void nn_scale(float *x, int64_t n, float by) {
+    vf f = vf_set(by);
+    NN_EACH(n, x, NN_LOAD(x) * f);
+}
+
+static void nn_online(float *s, int64_t n, float *top, float *sum, float *acc, int64_t d) {
+    float row = v_row_max(s, (size_t)n), next = v1_max(*top, row);
+    if (next == -INFINITY) {
+        for (int64_t k = 0; k < n; k++) s[k] = 0;
+        return;
+    }
+    vf shift = vf_set(next);
+    NN_EACH(n, s, vf_exp(NN_LOAD(s) - shift));
+    if (next != *top) { /* also when either is NaN */
+        float keep[VN];
+        vf_store(keep, vf_exp(vf_set(*top) - shift));
+        *sum *= keep[0];
+        nn_scale(acc, d, keep[0]);
+    }
+    *top = next;
+    *sum += v_row_sum(s, (size_t)n);
+}
+
+static void nn_from_f16(const uint16_t *x, float *y, int64_t n) {
+    int64_t i = 0;
+    for (; i + VN <= n; i += VN) vf_store(y + i, vf_load_f16(x + i));
+    for (; i < n; i++) y[i] = tni_f16_to_f32(x[i]);
+}
+
+static void nn_from_bf16(const uint16_t *x, float *y, int64_t n) {
+    int64_t i = 0;
+    for (; i + VN <= n; i += VN) vf_store(y + i, vf_load_bf16(x + i));
+    for (; i < n; i++) y[i] = tni_bf16_to_f32(x[i]);
+}
+
+static void nn_to_f16(const float *x, uint16_t *y, int64_t n) {
+    int64_t i = 0;
+    for (; i + VN <= n; i += VN) vf_store_f16(y + i, vf_load(x + i));
+    for (; i < n; i++) y[i] = tni_f32_to_f16(x[i]);
+}
+
+static void nn_to_bf16(const float *x, uint16_t *y, int64_t n) {
+    int64_t i = 0;
+    for (; i + VN <= n; i += VN) vf_store_bf16(y + i, vf_load(x + i));
+    for (; i < n; i++) y[i] = tni_f32_to_bf16(x[i]);
+}
+
+const tni_nn_isa *TNI_FN(nn_isa)(void) {
+    static const tni_nn_isa kernels = {nn_softmax,   nn_rms_norm, nn_layer_norm,
+                                       nn_online,    nn_scale,    nn_from_f16,
+                                       nn_from_bf16, nn_to_f16,   nn_to_bf16};
+    return &kernels;
+}
