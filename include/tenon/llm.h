@@ -31,6 +31,9 @@ typedef struct tn_llm_session tn_llm_session; /* one sequence: its cache and its
 /* path: a GGUF file (the first of its shards), or a Hugging Face folder with config.json,
  * *.safetensors and tokenizer.json. The files stay mapped while the model lives. */
 TN_API int tn_llm_open(const char *path, tn_llm **out) TN_MUST_CHECK;
+/* Only the tokenizer and the chat template, from the same paths or a tokenizer.json: for work on
+ * text. */
+TN_API int tn_llm_open_tokenizer(const char *path, tn_llm **out) TN_MUST_CHECK;
 TN_API void tn_llm_free(tn_llm *m);
 
 /* What was loaded. Strings live as long as the model. */
@@ -90,6 +93,9 @@ TN_API int tn_llm_session_new(tn_llm *m, const tn_llm_session_opt *opt,
                               tn_llm_session **out) TN_MUST_CHECK;
 TN_API void tn_llm_session_free(tn_llm_session *s);
 TN_API int64_t tn_llm_session_length(const tn_llm_session *s); /* positions in the cache */
+
+/* Forgets everything after the first `length` positions. */
+TN_API int tn_llm_session_rewind(tn_llm_session *s, int64_t length) TN_MUST_CHECK;
 
 /* Appends ids to the sequence. `progress` (may be NULL) is called after each chunk with how many
  * are done; returning true stops with TN_ECANCELLED, what was done stays. Beyond the context:

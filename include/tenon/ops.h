@@ -20,9 +20,11 @@ TN_API tn_array *tn_sub(tn_array *a, tn_array *b);
 TN_API tn_array *tn_mul(tn_array *a, tn_array *b);
 /* Quotient; integers give floats. Any dtype; bool and integers become float32. */
 TN_API tn_array *tn_div(tn_array *a, tn_array *b);
-/* Quotient rounded down; integers stay integers, x/0 is 0 for them. Any dtype but complex; operands promoted. */
+/* Quotient rounded down; integers stay integers, x/0 is 0 for them. Any dtype but complex; operands
+ * promoted. */
 TN_API tn_array *tn_floor_divide(tn_array *a, tn_array *b);
-/* Remainder with the sign of the divisor (Python's %); integer x%0 is 0. Any dtype but complex; operands promoted. */
+/* Remainder with the sign of the divisor (Python's %); integer x%0 is 0. Any dtype but complex;
+ * operands promoted. */
 TN_API tn_array *tn_remainder(tn_array *a, tn_array *b);
 /* a to the power b. Any dtype; operands promoted. */
 TN_API tn_array *tn_power(tn_array *a, tn_array *b);
@@ -56,7 +58,8 @@ TN_API tn_array *tn_log2(tn_array *a);
 TN_API tn_array *tn_log10(tn_array *a);
 /* log(1 + a), exact near 0. Any dtype; bool and integers become float32. */
 TN_API tn_array *tn_log1p(tn_array *a);
-/* log(exp(a) + exp(b)) without overflow. Any dtype but complex; bool and integers become float32. */
+/* log(exp(a) + exp(b)) without overflow. Any dtype but complex; bool and integers become float32.
+ */
 TN_API tn_array *tn_logaddexp(tn_array *a, tn_array *b);
 /* Logistic function 1 / (1 + exp(-a)). Any dtype but complex; bool and integers become float32. */
 TN_API tn_array *tn_sigmoid(tn_array *a);
@@ -154,7 +157,8 @@ TN_API tn_array *tn_right_shift(tn_array *a, tn_array *b);
 TN_API tn_array *tn_where(tn_array *a, tn_array *b, tn_array *c);
 /* Sum; f16 and bf16 accumulate in f32. Any dtype; bool and integers below 32 bits give (u)int32. */
 TN_API tn_array *tn_sum(tn_array *a, tn_ints axes, bool keepdims);
-/* Product; f16 and bf16 accumulate in f32. Any dtype; bool and integers below 32 bits give (u)int32. */
+/* Product; f16 and bf16 accumulate in f32. Any dtype; bool and integers below 32 bits give
+ * (u)int32. */
 TN_API tn_array *tn_prod(tn_array *a, tn_ints axes, bool keepdims);
 /* Smallest element; NaN if any is NaN. Any dtype. */
 TN_API tn_array *tn_min(tn_array *a, tn_ints axes, bool keepdims);

@@ -213,6 +213,16 @@ int tn_llm_next(tn_llm_session *s, const tn_llm_sampler *opt, tn_llm_token *out)
     return tn_llm_is_end(s->m, id) ? 0 : session_run(s, &id, 1);
 }
 
+int tn_llm_session_rewind(tn_llm_session *s, int64_t length) {
+    if (length < 0 || length > s->length)
+        return tni_fail(TN_EVALUE, "rewind to %lld: the session has %lld positions",
+                        (long long)length, (long long)s->length);
+    s->length = length;
+    s->scores = NULL;
+    s->n_recent = 0;
+    return 0;
+}
+
 /* ---- scoring ---- */
 
 static int session_score_part(tn_llm_session *s, const int32_t *ids, int64_t n, int64_t scored,
