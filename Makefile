@@ -5,7 +5,7 @@ DESTDIR      =
 PROMPT       = Explain in three sentences why the sky is blue.
 FUZZ_SECONDS = 60
 SETUP        = meson setup --prefix=$(PREFIX)
-SAN          = -Dbuildtype=debugoptimized -Db_lundef=false -Dc_args=-fno-sanitize-recover=all
+SAN          = -Dbuildtype=debug -Doptimization=1 -Db_lundef=false -Dc_args=-fno-sanitize-recover=all
 CLANG        = CC=$$(command -v clang || echo cc)
 
 .PHONY: help all run test check unit asan tsan neon fuzz bench gen install format deps clean

@@ -99,7 +99,8 @@ static void decode(int64_t K, int64_t N, int bits, int group, bool cached, float
     }
     double gb = (double)one / best / 1e9;
     if (cached)
-        printf("decode  %5d -> %5d  cached  %9.1f us  %6.1f GB/s\n", (int)K, (int)N, best * 1e6, gb);
+        printf("decode  %5d -> %5d  cached  %9.1f us  %6.1f GB/s\n", (int)K, (int)N, best * 1e6,
+               gb);
     else
         printf("decode  %5d -> %5d  memory  %9.1f us  %6.1f GB/s  read %5.1f  ratio %.2f\n", (int)K,
                (int)N, best * 1e6, gb, read, gb / read);
@@ -121,17 +122,17 @@ static void prefill(int64_t K, int64_t N, int bits, int group, int64_t M, float 
 }
 
 int main(int argc, char **argv) {
-    static const int64_t shapes[][2] = {{576, 576}, {576, 192}, {576, 1536}, {1536, 576}, {576, 49152},
-                                        {4096, 4096}};
+    static const int64_t shapes[][2] = {{576, 576},  {576, 192},   {576, 1536},
+                                        {1536, 576}, {576, 49152}, {4096, 4096}};
     int threads = argc > 1 ? atoi(argv[1]) : 1, group = argc > 2 ? atoi(argv[2]) : 32;
     int bits = argc > 3 ? atoi(argv[3]) : 4;
     float *x = tni_alloc_aligned(512 * 4096 * sizeof *x);
     float *y = tni_alloc_aligned((size_t)512 * 49152 * sizeof *y);
     if (!x || !y || tni_set_threads(threads)) return 1;
-    for (int i = 0; i < 512 * 4096; i++) x[i] = (float)((unsigned)i * 2654435761u >> 16) / 32768 - 1;
+    for (int i = 0; i < 512 * 4096; i++)
+        x[i] = (float)((unsigned)i * 2654435761u >> 16) / 32768 - 1;
     printf("%s, %d threads, %d bits, group %d\n", tni_cpu_quant_isa()->name, threads, bits, group);
-    for (int i = 0; i < 6; i++)
-        decode(shapes[i][0], shapes[i][1], bits, group, i < 4, x, y);
+    for (int i = 0; i < 6; i++) decode(shapes[i][0], shapes[i][1], bits, group, i < 4, x, y);
     for (int i = 0; i < 6; i++) decode(shapes[i][0], shapes[i][1], bits, group, false, x, y);
     static const int64_t Ms[] = {2, 4, 8, 16, 64, 512};
     for (int m = 0; m < 6; m++) prefill(576, 1536, bits, group, Ms[m], x, y);
