@@ -7,6 +7,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A borrowed string that may hold NUL bytes and need not end in one. */
+typedef struct tni_bytes {
+    const char *s;
+    size_t n;
+} tni_bytes;
+
 typedef struct tni_str {
     char *v;
     size_t n, cap;
