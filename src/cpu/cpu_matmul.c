@@ -25,8 +25,13 @@ static int matmul_kind(tn_dtype d) {
     }
 }
 
-static tni_gemm_mat matmul_mat(const tni_view *v, int kind) {
-    return (tni_gemm_mat){v->data, kind, v->strides[v->ndim - 2], v->strides[v->ndim - 1]};
+static tni_gemm_mat matmul_mat(const tni_view *v) {
+    return (tni_gemm_mat){v->data, matmul_kind(v->dtype), v->strides[v->ndim - 2],
+                          v->strides[v->ndim - 1]};
+}
+
+static bool matmul_reads(tn_dtype in, tn_dtype out) {
+    return in == out || (out == TN_F32 && (in == TN_F16 || in == TN_BF16));
 }
 
 /* at[i]: offset of the i-th matrix of v, batch axes of `shape` counted in row order. */
@@ -59,8 +64,8 @@ static void matmul_stack(tni_gemm *g, const tni_call *c) {
 
 int tni_cpu_matmul(const tni_call *c) {
     const tni_view *a = &c->in[0], *b = &c->in[1], *o = &c->out[0];
-    int kind = c->n_in == 2 && c->n_out == 1 ? matmul_kind(a->dtype) : -1;
-    if (kind < 0 || b->dtype != a->dtype || o->dtype != a->dtype)
+    int kind = c->n_in == 2 && c->n_out == 1 ? matmul_kind(o->dtype) : -1;
+    if (kind < 0 || !matmul_reads(a->dtype, o->dtype) || !matmul_reads(b->dtype, o->dtype))
         return tni_fail(TN_EDTYPE, "matmul: no kernel for these dtypes");
     if (o->ndim < 2 || a->ndim != o->ndim || b->ndim != o->ndim)
         return tni_fail(TN_ESHAPE, "matmul: operands of %d and %d axes for a result of %d", a->ndim,
@@ -70,9 +75,8 @@ int tni_cpu_matmul(const tni_call *c) {
                   .n = o->shape[nd - 1],
                   .k = a->shape[nd - 1],
                   .batch = 1,
-                  .a = matmul_mat(a, kind),
-                  .b = matmul_mat(b, kind),
-                  .c = matmul_mat(o, kind)};
+                  .a = matmul_mat(a),
+                  .b = matmul_mat(b)};
     g.c = (tni_gemm_mat){o->data, kind, g.n, 1};
     for (int d = 0; d < nd - 2; d++) g.batch *= o->shape[d];
     if (g.batch > 1) matmul_stack(&g, c);

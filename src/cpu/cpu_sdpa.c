@@ -3,8 +3,9 @@
  * f16 and bf16 caches as they are. The query heads that share a key-value head are rows of one
  * product, so a decoding step reads keys and values once.
  *
- * Key blocks are fixed, so a row's bits depend on its own keys and mask alone: not on threads, ISA
- * or the other rows. */
+ * When one block holds all rows (decoding), the keys are cut into parts that run side by side, and
+ * their maxima, sums and rows are joined in the parts' order. Blocks and parts are fixed by the
+ * shapes, so bits do not depend on threads or ISA. */
 #include "cpu/cpu_sdpa.h"
 #include "base/alloc.h"
 #include "base/err.h"
@@ -24,6 +25,8 @@ typedef struct sdpa_job {
     const tni_nn_isa *isa;
     int64_t group, lq, lk, d, dv, hkv; /* group: query heads a key-value head */
     int64_t blocks;                    /* row blocks a (batch, key-value head) */
+    int64_t parts;                     /* of the keys, SDPA_KEYS each; 1: not cut */
+    float *partial;                    /* of each part: acc [rows, dv], top [rows], sum [rows] */
     _Atomic int status;
 } sdpa_job;
 
@@ -116,9 +119,10 @@ static int sdpa_keys(const sdpa_job *j, sdpa_block *k, int64_t key, int64_t n) {
     return tni_gemm_run(&v);
 }
 
-static void sdpa_start(const sdpa_job *j, sdpa_block *k) {
+static void sdpa_start(const sdpa_job *j, sdpa_block *k, bool first) {
     memset(k->acc, 0, sizeof(float) * (size_t)(k->rows * j->dv));
-    const tni_view *sinks = j->p->has_sinks ? &j->c->in[j->p->mask >= TNI_MASK_BOOL ? 4 : 3] : NULL;
+    const tni_view *sinks =
+        j->p->has_sinks && first ? &j->c->in[j->p->mask >= TNI_MASK_BOOL ? 4 : 3] : NULL;
     for (int64_t r = 0; r < k->rows; r++) {
         int64_t head = k->h * j->group + (k->first + r) / j->lq;
         k->top[r] = sinks ? ((const float *)sinks->data)[head * sinks->strides[0]] : -INFINITY;
@@ -144,43 +148,98 @@ static void sdpa_finish(const sdpa_job *j, sdpa_block *k) {
     }
 }
 
-static int sdpa_run_block(const sdpa_job *j, sdpa_block *k) {
-    int64_t most = 0;
+static int sdpa_run_block(const sdpa_job *j, sdpa_block *k, int64_t part) {
+    int64_t most = 0, key = part * SDPA_KEYS;
     int status = 0;
     for (int64_t r = 0; r < k->rows; r++) {
         int64_t n = sdpa_seen(j, k, r);
         most = n > most ? n : most;
     }
+    if (j->parts > 1 && most > key + SDPA_KEYS) most = key + SDPA_KEYS;
     sdpa_load_queries(j, k);
-    sdpa_start(j, k);
-    for (int64_t key = 0; key < most && !status; key += SDPA_KEYS)
+    sdpa_start(j, k, !part);
+    for (; key < most && !status; key += SDPA_KEYS)
         status = sdpa_keys(j, k, key, most - key < SDPA_KEYS ? most - key : SDPA_KEYS);
-    if (!status) sdpa_finish(j, k);
     return status;
+}
+
+/* Adds a part to what k holds: both sums brought to the larger of the two maxima. */
+static void sdpa_join(const sdpa_job *j, sdpa_block *k, const float *acc) {
+    const float *top = acc + k->rows * j->dv, *sum = top + k->rows;
+    for (int64_t r = 0; r < k->rows; r++) {
+        if (sum[r] == 0) continue; /* a part none of whose keys is seen */
+        float m = k->top[r] > top[r] ? k->top[r] : top[r];
+        float a = k->sum[r] == 0 ? 0 : expf(k->top[r] - m), b = expf(top[r] - m);
+        k->top[r] = m, k->sum[r] = k->sum[r] * a + sum[r] * b;
+        for (int64_t i = 0; i < j->dv; i++)
+            k->acc[r * j->dv + i] = k->acc[r * j->dv + i] * a + acc[r * j->dv + i] * b;
+    }
+}
+
+static void sdpa_place(const sdpa_job *j, sdpa_block *k, int64_t i) {
+    int64_t bh = i / j->blocks, rows = j->group * j->lq;
+    k->b = bh / j->hkv, k->h = bh % j->hkv;
+    k->first = i % j->blocks * SDPA_ROWS;
+    k->rows = rows - k->first < SDPA_ROWS ? rows - k->first : SDPA_ROWS;
+}
+
+static float *sdpa_work(const sdpa_job *j, sdpa_block *k) {
+    size_t n = (size_t)SDPA_ROWS * (size_t)(j->d + j->dv + SDPA_KEYS + 2);
+    float *work = tni_alloc_array(n, sizeof *work);
+    if (!work) return NULL;
+    *k = (sdpa_block){.q = work};
+    k->s = k->q + SDPA_ROWS * j->d, k->acc = k->s + SDPA_ROWS * SDPA_KEYS,
+    k->top = k->acc + SDPA_ROWS * j->dv, k->sum = k->top + SDPA_ROWS;
+    return work;
 }
 
 static void sdpa_range(void *ctx, int64_t begin, int64_t end, int worker) {
     sdpa_job *j = ctx;
-    int64_t rows = j->group * j->lq;
-    size_t n = (size_t)SDPA_ROWS * (size_t)(j->d + j->dv + SDPA_KEYS + 2);
-    float *work = tni_alloc_array(n, sizeof *work);
+    sdpa_block k;
+    float *work = sdpa_work(j, &k);
     (void)worker;
-    if (!work) {
-        j->status = tni_fail_memory(n * sizeof *work, "attention");
-        return;
-    }
-    sdpa_block k = {.q = work};
-    k.s = k.q + SDPA_ROWS * j->d, k.acc = k.s + SDPA_ROWS * SDPA_KEYS,
-    k.top = k.acc + SDPA_ROWS * j->dv, k.sum = k.top + SDPA_ROWS;
+    if (!work) j->status = TN_EMEMORY;
     for (int64_t i = begin; i < end && !j->status; i++) {
-        int64_t bh = i / j->blocks;
-        k.b = bh / j->hkv, k.h = bh % j->hkv;
-        k.first = i % j->blocks * SDPA_ROWS;
-        k.rows = rows - k.first < SDPA_ROWS ? rows - k.first : SDPA_ROWS;
-        int status = sdpa_run_block(j, &k);
-        if (status) j->status = status;
+        sdpa_place(j, &k, i / j->parts);
+        if (j->parts > 1) { /* one block a head: its rows are all rows */
+            k.acc = j->partial + i * k.rows * (j->dv + 2);
+            k.top = k.acc + k.rows * j->dv, k.sum = k.top + k.rows;
+        }
+        int status = sdpa_run_block(j, &k, i % j->parts);
+        if (status)
+            j->status = status;
+        else if (j->parts == 1)
+            sdpa_finish(j, &k);
     }
     tni_free(work);
+}
+
+static void sdpa_join_range(void *ctx, int64_t begin, int64_t end, int worker) {
+    sdpa_job *j = ctx;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++) {
+        sdpa_block k;
+        sdpa_place(j, &k, i);
+        int64_t size = k.rows * (j->dv + 2);
+        k.acc = j->partial + i * j->parts * size;
+        k.top = k.acc + k.rows * j->dv, k.sum = k.top + k.rows;
+        for (int64_t p = 1; p < j->parts; p++) sdpa_join(j, &k, k.acc + p * size);
+        sdpa_finish(j, &k);
+    }
+}
+
+static int sdpa_run(sdpa_job *j, int64_t heads) {
+    int64_t rows = j->group * j->lq;
+    j->parts = j->blocks == 1 && j->lk > SDPA_KEYS ? (j->lk + SDPA_KEYS - 1) / SDPA_KEYS : 1;
+    if (j->parts > 1) {
+        size_t n = (size_t)(heads * j->parts * rows * (j->dv + 2));
+        j->partial = tni_alloc_array(n, sizeof *j->partial);
+        if (!j->partial) return tni_fail_memory(n * sizeof *j->partial, "attention");
+    }
+    tni_parallel(heads * j->blocks * j->parts, 1, sdpa_range, j);
+    if (!j->status && j->parts > 1) tni_parallel(heads, 64, sdpa_join_range, j);
+    tni_free(j->partial);
+    return j->status ? tni_fail_memory(0, "attention") : 0;
 }
 
 /* ---- f64: one row at a time, in double ---- */
@@ -245,9 +304,7 @@ int tni_cpu_sdpa(const tni_call *c) {
     j.hkv = k->shape[1], j.group = q->shape[1] / j.hkv, j.lq = q->shape[2], j.lk = k->shape[2],
     j.d = q->shape[3], j.dv = v->shape[3];
     j.blocks = (j.group * j.lq + SDPA_ROWS - 1) / SDPA_ROWS;
-    if (q->dtype == TN_F64)
-        tni_parallel(q->shape[0] * q->shape[1] * j.lq, 1, sdpa_range64, &j);
-    else
-        tni_parallel(q->shape[0] * j.hkv * j.blocks, 1, sdpa_range, &j);
+    if (q->dtype != TN_F64) return sdpa_run(&j, q->shape[0] * j.hkv);
+    tni_parallel(q->shape[0] * q->shape[1] * j.lq, 1, sdpa_range64, &j);
     return j.status ? tni_fail_memory(0, "attention") : 0;
 }

@@ -104,10 +104,10 @@ typedef struct load_stack {
     int n;
 } load_stack;
 
-static bool load_same_kind(loader *l, const load_stack *k) {
+static bool load_same_kind(const load_stack *k) {
     for (int i = 1; i < k->n; i++)
         if (k->w[i].type != k->w[0].type || k->w[i].cols != k->w[0].cols) return false;
-    return l->s->gguf || true;
+    return true;
 }
 
 static int load_commit(tni_linear *out, tn_array *w, tn_array *s, tn_array *b) {
@@ -212,7 +212,7 @@ static int load_linear(loader *l, int n, const load_part *parts, const int64_t *
             return load_missing(l, parts[i], layer, ".weight");
         k.rows += rows[i];
     }
-    *stacked = load_same_kind(l, &k);
+    *stacked = load_same_kind(&k);
     if (!*stacked) return 0;
     int status, bits = l->s->gguf ? tni_affine_bits(k.w[0].type) : 0;
     if (!l->s->gguf && tni_load_is_packed(&k.w[0]))
@@ -288,7 +288,9 @@ static int load_ends(loader *l) {
         m->pos_embed = pos.w;
     }
     if (!status) status = load_norm(l, PART_FINAL_NORM, 0, &m->final_norm);
-    if (!status && load_find(l, PART_HEAD, 0, ".weight", &w))
+    /* Some files that tie the head to the embedding store it all the same. */
+    bool tied = json_is_true(json_object_get(l->s->config, "tie_word_embeddings"));
+    if (!status && !tied && load_find(l, PART_HEAD, 0, ".weight", &w))
         status = load_one(l, PART_HEAD, m->vocab, m->hidden, 0, &m->head);
     return status;
 }

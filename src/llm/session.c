@@ -27,6 +27,7 @@ int tn_llm_session_new(tn_llm *m, const tn_llm_session_opt *opt, tn_llm_session 
     *out = NULL;
     tn_llm_session *s = tni_calloc(1, sizeof *s);
     if (s) {
+        s->m = m;
         s->kv = tni_calloc((size_t)m->layers, sizeof *s->kv);
         s->work = tni_alloc_array((size_t)m->vocab, sizeof *s->work);
     }
@@ -34,7 +35,6 @@ int tn_llm_session_new(tn_llm *m, const tn_llm_session_opt *opt, tn_llm_session 
         tn_llm_session_free(s);
         return tni_fail_memory((size_t)m->vocab * sizeof *s->work, "a session");
     }
-    s->m = m;
     s->limit = opt && opt->context > 0 && opt->context < m->context ? opt->context : m->context;
     s->chunk = opt && opt->chunk > 0 ? opt->chunk : SESSION_CHUNK;
     s->dtype = opt && opt->cache_f16 ? TN_F16 : TN_F32;

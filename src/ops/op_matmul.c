@@ -49,6 +49,13 @@ static tn_array *matmul_2d(tn_array *a, tn_array *b, tn_dtype d) {
     return tni_op1(TNI_PRIM(matmul), 2, in, NULL, d, n + 2, shape);
 }
 
+/* f16 and bf16 beside f32 stay as they are: the kernel widens them as it reads, which is exact and
+ * saves a copy of a model's weights. */
+static tn_array *matmul_operand(tn_array *a, tn_dtype d) {
+    bool half = a->dtype == TN_F16 || a->dtype == TN_BF16;
+    return half && d == TN_F32 ? a : tni_cast(a, d);
+}
+
 tn_array *tn_matmul(tn_array *a, tn_array *b) {
     TNI_INPUTS("matmul", a, b);
     if (!a->ndim || !b->ndim)
@@ -58,7 +65,7 @@ tn_array *tn_matmul(tn_array *a, tn_array *b) {
     if (!tni_is_inexact(d))
         return tni_error_array(TN_EDTYPE, "matmul: not defined for %s and %s; use tn_astype first",
                                tni_describe(a), tni_describe(b));
-    tn_array *x = tni_cast(a, d), *w = tni_cast(b, d);
+    tn_array *x = matmul_operand(a, d), *w = matmul_operand(b, d);
     if (a->ndim == 1) x = tn_expand_dims(x, TN_AXES(0));
     if (b->ndim == 1) w = tn_expand_dims(w, TN_AXES(1));
     if (tni_is_error(x)) return x;
