@@ -44,6 +44,27 @@ static void test_map(void) {
     tni_file_close(&f);
 }
 
+/* A mapping of three pages whose file loses the last two. */
+static void test_cut(void) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *bytes = calloc(3, page);
+    tni_file f, other;
+    memset(bytes, 7, 3 * page);
+    is_i64(tni_file_write(at("cut"), bytes, 3 * page), 0, "write three pages");
+    is_i64(tni_file_write(at("other"), bytes, page), 0, "and another file");
+    is_i64(tni_file_map(at("cut"), &f) + tni_file_map(at("other"), &other), 0, "map both");
+    is_i64(truncate(at("cut"), (off_t)page), 0, "cut one");
+    const volatile uint8_t *p = f.data;
+    ok(p[0] == 7 && p[page] == 0 && p[3 * page - 1] == 0, "what is gone reads as zeros");
+    is_i64(tni_file_check(&f), TN_EFILE, "the damage is known");
+    is_i64(truncate(at("cut"), (off_t)(3 * page)), 0, "grow it again");
+    is_i64(tni_file_check(&f), TN_EFILE, "and stays known: %s", tni_error());
+    is_i64(tni_file_check(&other), 0, "the other file is whole");
+    tni_file_close(&f);
+    tni_file_close(&other);
+    free(bytes);
+}
+
 static void test_refused(void) {
     tni_file f;
     char *text;
@@ -105,6 +126,7 @@ static void test_failures(void) {
 int main(void) {
     if (!mkdtemp(dir)) return 1;
     test_map();
+    test_cut();
     test_refused();
     test_read();
     test_write();

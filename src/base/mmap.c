@@ -4,6 +4,7 @@
 #include "base/mmap.h"
 #include "base/alloc.h"
 #include "base/err.h"
+#include "base/guard.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -37,7 +38,7 @@ static int mmap_open(const char *path, size_t *size) {
 }
 
 int tni_file_map(const char *path, tni_file *f) {
-    *f = (tni_file){.fd = -1};
+    *f = (tni_file){.fd = -1, .guard = -1};
     if (!(f->path = tni_strdup(path))) return tni_fail_memory(strlen(path) + 1, "a file name");
     int fd = mmap_open(path, &f->size);
     if (fd < 0) {
@@ -54,22 +55,37 @@ int tni_file_map(const char *path, tni_file *f) {
         return code;
     }
     f->data = p;
+    f->guard = tni_guard_add(p, f->size);
     return 0;
 }
 
 int tni_file_check(const tni_file *f) {
     struct stat st;
     if (fstat(f->fd, &st)) return mmap_fail(f->path, "cannot stat");
-    if ((size_t)st.st_size >= f->size) return 0;
+    if ((size_t)st.st_size >= f->size && !tni_guard_damaged(f->guard)) return 0;
     return tni_fail(TN_EFILE, "%s: the file shrank from %zu to %lld bytes while in use", f->path,
                     f->size, (long long)st.st_size);
 }
 
+int tni_file_copy(const tni_file *f, size_t offset, void *to, size_t n) {
+    for (size_t done = 0; done < n;) {
+        ssize_t got = pread(f->fd, (char *)to + done, n - done, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return mmap_fail(f->path, "cannot read");
+        if (got == 0)
+            return tni_fail(TN_EFILE, "%s: the file ends at byte %zu while in use; %zu were mapped",
+                            f->path, offset + done, f->size);
+        done += (size_t)got;
+    }
+    return 0;
+}
+
 void tni_file_close(tni_file *f) {
+    if (f->path) tni_guard_remove(f->guard);
     if (f->data) munmap((void *)(uintptr_t)f->data, f->size);
     if (f->fd >= 0 && f->path) close(f->fd);
     tni_free(f->path);
-    *f = (tni_file){.fd = -1};
+    *f = (tni_file){.fd = -1, .guard = -1};
 }
 
 /* Reads n bytes or up to the end of the file; the count read, or -1 with errno. */

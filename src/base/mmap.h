@@ -1,5 +1,5 @@
-/* A file mapped read-only. A file that shrinks while it is mapped would raise
- * SIGBUS on access; tni_map_copy reads through pread where that matters. */
+/* A file mapped read-only. When it shrinks while it is mapped, what is gone reads as zeros
+ * (guard.h), and tni_file_check says so: ask it after the last read. */
 #ifndef TNI_BASE_MMAP_H
 #define TNI_BASE_MMAP_H
 
@@ -10,11 +10,13 @@ typedef struct tni_file {
     char *path;
     const uint8_t *data; /* NULL when size is 0 */
     size_t size;
-    int fd;
+    int fd, guard;
 } tni_file;
 
 int tni_file_map(const char *path, tni_file *f); /* regular files only; 0, TN_EFILE or TN_EMEMORY */
-int tni_file_check(const tni_file *f); /* TN_EFILE when the file is now shorter than mapped */
+int tni_file_check(const tni_file *f);           /* TN_EFILE when the file is or was shorter */
+/* Reads n bytes at `offset` through the descriptor: TN_EFILE when the file has become shorter. */
+int tni_file_copy(const tni_file *f, size_t offset, void *to, size_t n);
 void tni_file_close(tni_file *f);
 
 /* Reads a whole file of at most `limit` bytes into *out (NUL added, free with tni_free). */

@@ -311,5 +311,5 @@ int tni_llm_load_weights(tn_llm *m) {
     int status = load_ends(&l);
     for (int64_t i = 0; i < m->layers && !status; i++) status = load_layer(&l, i);
     tni_source_census(m->source, m->weights, sizeof m->weights, &m->parameters);
-    return status;
+    return status ? status : tni_source_verify(m->source);
 }

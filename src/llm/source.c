@@ -32,11 +32,14 @@ int tni_source_open(const char *path, tni_source **out) {
     if (stat(path, &st))
         return tni_fail(TN_EFILE, "%s: no such file or folder, or it cannot be read", path);
     if (!S_ISDIR(st.st_mode)) {
-        int status = tni_gguf_open(path, &s->gguf);
-        return status ? status : tni_gguf_verify(s->gguf);
+        return tni_gguf_open(path, &s->gguf);
     }
     int status = source_config(s);
     return status ? status : tni_st_open_dir(path, &s->st);
+}
+
+int tni_source_verify(const tni_source *s) {
+    return s->gguf ? tni_gguf_verify(s->gguf) : tni_st_verify(s->st);
 }
 
 void tni_source_free(tni_source *s) {

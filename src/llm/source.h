@@ -26,6 +26,8 @@ typedef struct tni_weight {
 
 int tni_source_open(const char *path, tni_source **out);
 void tni_source_free(tni_source *s);
+/* TN_EFILE when a file was cut since it was mapped, so that what was read may be zeros. */
+int tni_source_verify(const tni_source *s);
 bool tni_source_find(const tni_source *s, const char *name, tni_weight *w);
 /* The tensor as an array of its own dtype (GGUF's packed types widened to f32), [rows, cols] or
  * [cols]. Mapped memory is used in place where its alignment allows. A handle of the current scope.

@@ -27,13 +27,6 @@ PERPLEXITY = {"gguf": 27.613874, "f16": 27.61321, "mlx4": 36.36635}
 
 
 @pytest.fixture(scope="session")
-def smollm2():
-    done = subprocess.run([os.path.join(ROOT, "tools", "fetch_smollm2.sh")], check=True,
-                          stdout=subprocess.PIPE, text=True)
-    return done.stdout.strip().split("\n")[-1]
-
-
-@pytest.fixture(scope="session")
 def folders(smollm2, tmp_path_factory):
     """The same weights as Hugging Face's float16 and MLX's 4-bit folder."""
     top = tmp_path_factory.mktemp("folders")
