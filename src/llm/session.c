@@ -2,6 +2,7 @@
  * step commits its new caches, whose memory is the old ones', written in place. */
 #include "base/alloc.h"
 #include "base/err.h"
+#include "llm/model.h"
 #include "llm/source.h"
 #include <math.h>
 #include <string.h>
