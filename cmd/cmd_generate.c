@@ -191,11 +191,11 @@ static void gen_report_text(const generation *g) {
 static int gen_with_session(generation *g, const char *prompt, size_t n) {
     int status = gen_tokens(g, prompt, n);
     if (status) return status;
-    tn_llm_session_opt opt = {.size = sizeof opt,
-                              .context = gen_context,
-                              .cache_f16 = gen_f16,
-                              .seed = (uint64_t)gen_seed};
-    if (tn_llm_session_new(g->m, &opt, &g->s)) return gen_error();
+    tn_llm_session_opt so = {.size = sizeof so,
+                             .context = gen_context,
+                             .cache_f16 = gen_f16,
+                             .seed = (uint64_t)gen_seed};
+    if (tn_llm_session_new(g->m, &so, &g->s)) return gen_error();
     status = gen_run_prompt(g);
     if (!status && !g->finish) status = gen_answer(g);
     if (status) return status;

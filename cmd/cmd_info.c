@@ -4,6 +4,7 @@
 #include "tenon/llm.h"
 #include "tenon/tenon.h"
 #include <jansson.h>
+#define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <utf8proc.h>
 

@@ -86,8 +86,8 @@ static int ppl_with_model(tn_llm *m, const char *text, size_t n) {
     score total = {0};
     if (tn_llm_tokenize(m, text, n, TN_TEXT_SPECIAL, &ids, &n_ids))
         return cmd_fail("%s", tn_error());
-    tn_llm_session_opt opt = {.size = sizeof opt, .context = ppl_context};
-    int status = tn_llm_session_new(m, &opt, &s) ? cmd_fail("%s", tn_error()) : 0;
+    tn_llm_session_opt so = {.size = sizeof so, .context = ppl_context};
+    int status = tn_llm_session_new(m, &so, &s) ? cmd_fail("%s", tn_error()) : 0;
     if (!status) status = ppl_score(s, ids, (int64_t)n_ids, &total);
     if (!status) status = ppl_report(&total);
     tn_llm_session_free(s);

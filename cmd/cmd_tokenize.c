@@ -94,9 +94,9 @@ static int ren_run(void) {
     tn_llm *m = NULL;
     char *messages = cmd_read(tok_messages, &n), *text;
     if (!messages) return EXIT_FAILED;
-    tn_llm_chat_opt opt = {.size = sizeof opt, .no_generation_prompt = tok_no_generation};
+    tn_llm_chat_opt co = {.size = sizeof co, .no_generation_prompt = tok_no_generation};
     int status = 0;
-    if (tn_llm_open_tokenizer(tok_model, &m) || tn_llm_render(m, messages, &opt, &text, &n_text))
+    if (tn_llm_open_tokenizer(tok_model, &m) || tn_llm_render(m, messages, &co, &text, &n_text))
         status = cmd_fail("%s", tn_error());
     free(messages);
     tn_llm_free(m);

@@ -40,7 +40,8 @@ static int affine_alloc(int bits, int64_t rows, int64_t cols, tni_affine *a) {
     affine_block *b = tni_alloc(sizeof *b);
     if (!b) return tni_fail_memory(sizeof *b, "a weight matrix");
     a->bytes = q + 2 * s;
-    b->refs = 3, b->size = a->bytes;
+    atomic_init(&b->refs, 3);
+    b->size = a->bytes;
     b->memory = tni_alloc_aligned(a->bytes);
     if (!b->memory) {
         tni_free(b);
