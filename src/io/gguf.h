@@ -65,8 +65,8 @@ typedef struct tni_gguf_tensor {
 int tni_gguf_open(const char *path, tni_gguf **out);
 int tni_gguf_open_mem(const void *bytes, size_t n, tni_gguf **out);
 void tni_gguf_free(tni_gguf *g); /* NULL accepted */
-/* TN_EFILE when the file has been cut since it was mapped: reading on would raise SIGBUS. To be
- * asked before tensor data is read; metadata and names were copied when the file was opened. */
+/* TN_EFILE when the file has been cut since it was mapped: what is gone reads as zeros, so this is
+ * to be asked after tensor data was read. Metadata and names were copied when it was opened. */
 int tni_gguf_verify(const tni_gguf *g);
 
 /* ---- metadata: false or NULL when the key is absent or of another kind ---- */
