@@ -125,13 +125,14 @@ int tni_file_read(const char *path, size_t limit, char **out, size_t *size) {
     return 0;
 }
 
-static int mmap_write_all(int fd, const char *from, size_t n) {
-    while (n) {
-        ssize_t put = write(fd, from, n);
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return -1;
-        from += put;
-        n -= (size_t)put;
+static int mmap_write_all(int fd, const tni_bytes *parts, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        for (size_t done = 0; done < parts[i].n;) {
+            ssize_t put = write(fd, parts[i].s + done, parts[i].n - done);
+            if (put < 0 && errno == EINTR) continue;
+            if (put < 0) return -1;
+            done += (size_t)put;
+        }
     }
     return 0;
 }
@@ -165,6 +166,10 @@ static int mmap_mode_like(const char *path, int fd) {
 }
 
 int tni_file_write(const char *path, const void *data, size_t size) {
+    return tni_file_write_parts(path, &(tni_bytes){data, size}, 1);
+}
+
+int tni_file_write_parts(const char *path, const tni_bytes *parts, size_t n) {
     char *temp = mmap_temp_name(path);
     if (!temp) return tni_fail_memory(strlen(path) + 40, "a temporary file name");
     int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666), code = 0;
@@ -173,7 +178,7 @@ int tni_file_write(const char *path, const void *data, size_t size) {
         tni_free(temp);
         return code;
     }
-    if (mmap_mode_like(path, fd) || mmap_write_all(fd, data, size) || fsync(fd))
+    if (mmap_mode_like(path, fd) || mmap_write_all(fd, parts, n) || fsync(fd))
         code = mmap_fail(temp, "cannot write");
     if (close(fd) && !code) code = mmap_fail(temp, "cannot close");
     if (!code && rename(temp, path)) code = mmap_fail(path, "cannot replace");

@@ -3,6 +3,7 @@
 #ifndef TNI_BASE_MMAP_H
 #define TNI_BASE_MMAP_H
 
+#include "base/str.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,5 +24,7 @@ void tni_file_close(tni_file *f);
 int tni_file_read(const char *path, size_t limit, char **out, size_t *size);
 /* Writes atomically: temporary file beside it, fsync, rename; on failure the old file stays. */
 int tni_file_write(const char *path, const void *data, size_t size);
+int tni_file_write_parts(const char *path, const tni_bytes *parts,
+                         size_t n); /* one after another */
 
 #endif

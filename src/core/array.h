@@ -76,7 +76,7 @@ typedef struct tni_node {
     /* Evaluation's scratch; belongs to the thread that evaluates. */
     uint64_t mark;                /* epoch of the walk that last saw it */
     int32_t index, group, cgroup; /* place in the order; its group; its consumers' group */
-    int32_t value;                /* instruction in the program being built */
+    int32_t value;                /* instruction in the group's program; -1: none yet */
     void *params;                 /* prim->params_size bytes; at inl_params when they fit */
     _Alignas(8) char inl_params[TNI_PARAMS_INLINE];
 } tni_node;

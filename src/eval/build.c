@@ -94,10 +94,6 @@ int tni_build_group(tni_build *b, const tni_plan *p, int32_t g) {
     memset(b->pinned, 0, sizeof b->pinned);
     b->prog.n_inst = b->prog.n_in = b->prog.n_out = 0;
     b->prog.reduce = TNI_RED_NONE, b->prog.reduce_mask = 0;
-    for (size_t i = 0, left = (size_t)group->members; left; i++) {
-        tni_node *n = p->order[group->root - (int32_t)i];
-        if (n->group == g) n->value = -1, left--;
-    }
     tn_array *out = root->out[0];
     if (!out) return tni_fail(TN_EINTERNAL, "eval: the result of %s is gone", root->prim->name);
     if (group->reduce) {

@@ -148,6 +148,7 @@ static void plan_join(tni_plan *p, tni_node *n) {
 static int plan_group(tni_plan *p) {
     for (size_t i = p->n; i-- > 0;) {
         tni_node *n = p->order[i];
+        n->value = -1;
         if (n->prim->kind == TNI_K_EW && n->cgroup >= 0 &&
             plan_can_join(p, &p->groups[n->cgroup], n))
             plan_join(p, n);

@@ -85,6 +85,9 @@ tni_st_pair tni_st_metadata_at(const tni_st *s, size_t i);
 const char *tni_st_dtype_name(tni_st_dtype d); /* "BF16"; "?" for an unknown one */
 int tni_st_dtype_bits(tni_st_dtype d);         /* 0 for an unknown one */
 
+/* The bytes that a tensor's dtype and shape need: NULL, or what is wrong ("has ..."). */
+const char *tni_st_size(const tni_st_tensor *t, int64_t *bytes);
+
 /* Writes a file atomically (the old one stays on any failure, no temporary is left). The bytes
  * depend only on what is given, not on its order: metadata by key, tensors by dtype (widest
  * first, so that each is aligned to its element) and then by name, as the reference

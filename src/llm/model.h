@@ -90,8 +90,7 @@ typedef struct tni_candidate {
 } tni_candidate;
 int32_t tni_sample(const float *logits, int64_t n, const tn_llm_sampler *opt, const int32_t *recent,
                    size_t n_recent, tni_rng *rng, tni_candidate *work);
-/* log(sum(exp(logits))) in double. */
-double tni_log_sum_exp(const float *logits, int64_t n);
+/* The k best in order. */
 void tni_top(const float *logits, int64_t n, int k, tni_candidate *best);
 
 #endif

@@ -3,15 +3,6 @@
 #include "llm/model.h"
 #include <math.h>
 
-double tni_log_sum_exp(const float *x, int64_t n) {
-    float top = -INFINITY;
-    for (int64_t i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
-    if (isinf(top)) return (double)top;
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += exp((double)(x[i] - top));
-    return (double)top + log(sum);
-}
-
 /* Higher score first; equal scores by id, so that the order is one. */
 static bool sample_before(tni_candidate a, tni_candidate b) {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
@@ -20,7 +11,7 @@ static bool sample_before(tni_candidate a, tni_candidate b) {
 /* The k best in order, by insertion: k is at most a few dozen. */
 void tni_top(const float *logits, int64_t n, int k, tni_candidate *best) {
     int have = 0;
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n && k > 0; i++) {
         tni_candidate c = {logits[i], (int32_t)i};
         if (have == k && !sample_before(c, best[k - 1])) continue;
         int at = have < k ? have++ : k - 1;
@@ -110,6 +101,11 @@ int32_t tni_sample(const float *logits, int64_t n, const tn_llm_sampler *opt, co
     bool greedy = !(opt->temperature > 0),
          ordered = opt->top_k > 0 || (opt->top_p > 0 && opt->top_p < 1) || opt->min_p > 0;
     int64_t best = 0;
+    if (greedy && !penalty) {
+        for (int64_t i = 1; i < n; i++)
+            if (logits[i] > logits[best]) best = i;
+        return (int32_t)best;
+    }
     for (int64_t i = 0; i < n; i++) c[i] = (tni_candidate){logits[i], (int32_t)i};
     if (penalty) sample_penalise(c, recent, n_recent, opt->repetition_penalty);
     for (int64_t i = 1; i < n; i++)

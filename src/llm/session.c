@@ -16,6 +16,7 @@ struct tn_llm_session {
     tn_dtype dtype;
     tn_array *logits; /* slot: [1, vocab] f32 */
     const float *scores;
+    float norm; /* log(sum(exp(scores))) */
     tni_rng rng;
     int32_t recent[SESSION_RECENT];
     size_t n_recent;
@@ -151,6 +152,8 @@ static int session_run(tn_llm_session *s, const int32_t *ids, int64_t n) {
     int status = 0;
     TN_SCOPE {
         status = session_step(s, ids, n, false, &s->logits);
+        tn_array *norm = tn_logsumexp(s->logits, TN_ALL, false);
+        if (!status && !(status = tn_eval(TN_LIST(norm)))) s->norm = tn_item_f32(norm);
         if (!status && !(s->scores = tn_data_f32(s->logits))) status = tni_error_code();
     }
     if (!status) session_remember(s, ids, (size_t)n);
@@ -178,14 +181,13 @@ int tn_llm_prompt(tn_llm_session *s, const int32_t *ids, size_t n,
 
 static void session_report(const tn_llm_session *s, int32_t id, int n_top, tn_llm_token *out) {
     int64_t vocab = s->m->vocab;
-    double norm = tni_log_sum_exp(s->scores, vocab);
     tni_candidate best[TN_LLM_MAX_LOGPROBS];
     if (n_top > TN_LLM_MAX_LOGPROBS) n_top = TN_LLM_MAX_LOGPROBS;
     if (n_top > vocab) n_top = (int)vocab;
     tni_top(s->scores, vocab, n_top, best);
-    out->id = id, out->logprob = (float)((double)s->scores[id] - norm), out->n_top = n_top;
+    out->id = id, out->logprob = s->scores[id] - s->norm, out->n_top = n_top;
     for (int i = 0; i < n_top; i++)
-        out->top[i].id = best[i].id, out->top[i].logprob = (float)((double)best[i].logit - norm);
+        out->top[i].id = best[i].id, out->top[i].logprob = best[i].logit - s->norm;
 }
 
 static int session_check_sampler(const tn_llm_sampler *o) {
@@ -233,12 +235,14 @@ static int session_score_part(tn_llm_session *s, const int32_t *ids, int64_t n, 
     int status = 0;
     TN_SCOPE {
         status = session_step(s, ids, n, true, &slot);
+        if (status) break;
+        tn_array *norm = tn_logsumexp(slot, TN_AXES(1), false),
+                 *top = tn_argmax(slot, TN_AXES(1), false);
+        status = tn_eval(TN_LIST(norm, top));
         const float *row = status ? NULL : tn_data_f32(slot);
         for (int64_t i = 0; row && i < scored; i++, row += s->m->vocab) {
-            tni_candidate top;
-            tni_top(row, s->m->vocab, 1, &top);
-            out[i] = (float)((double)row[ids[i + 1]] - tni_log_sum_exp(row, s->m->vocab));
-            if (best) best[i] = top.id;
+            out[i] = row[ids[i + 1]] - tn_data_f32(norm)[i];
+            if (best) best[i] = ((const int32_t *)tn_data(top))[i]; /* u32, below vocab */
         }
         if (!status && !row) status = tni_error_code();
     }
