@@ -63,7 +63,7 @@ static void sdpa_load_queries(const sdpa_job *j, sdpa_block *k) {
         int64_t head = k->h * j->group + (k->first + r) / j->lq, row = (k->first + r) % j->lq;
         int64_t at = k->b * q->strides[0] + head * q->strides[1] + row * q->strides[2];
         for (int64_t i = 0; i < j->d; i++)
-            k->q[r * j->d + i] = sdpa_load(q->dtype, q->data, at + i) * j->p->scale;
+            k->q[r * j->d + i] = sdpa_load(q->dtype, q->data, at + i * q->strides[3]) * j->p->scale;
     }
 }
 
@@ -96,8 +96,8 @@ static tni_gemm_mat sdpa_cache(const tni_view *v, const sdpa_block *k, int64_t k
                                bool transposed) {
     int64_t at = k->b * v->strides[0] + k->h * v->strides[1] + key * v->strides[2];
     tni_gemm_mat m = {(const char *)v->data + at * (int64_t)tn_dtype_size(v->dtype),
-                      sdpa_kind(v->dtype), v->strides[2], 1};
-    if (transposed) m.rs = 1, m.cs = v->strides[2];
+                      sdpa_kind(v->dtype), v->strides[2], v->strides[3]};
+    if (transposed) m.rs = v->strides[3], m.cs = v->strides[2];
     return m;
 }
 
@@ -255,7 +255,8 @@ static double sdpa_score64(const sdpa_job *j, int64_t b, int64_t head, int64_t i
     int64_t qa = b * q->strides[0] + head * q->strides[1] + i * q->strides[2];
     int64_t ka = b * k->strides[0] + head / j->group * k->strides[1] + n * k->strides[2];
     double s = 0;
-    for (int64_t x = 0; x < j->d; x++) s += sdpa_load64(q, qa + x) * sdpa_load64(k, ka + x);
+    for (int64_t x = 0; x < j->d; x++)
+        s += sdpa_load64(q, qa + x * q->strides[3]) * sdpa_load64(k, ka + x * k->strides[3]);
     s *= (double)j->p->scale;
     if (j->p->mask == TNI_MASK_CAUSAL) return n <= i + j->lk - j->lq ? s : -(double)INFINITY;
     if (j->p->mask == TNI_MASK_NONE) return s;
@@ -281,7 +282,7 @@ static void sdpa_row64(const sdpa_job *j, int64_t b, int64_t head, int64_t i, do
         double p = exp(s[n] - top);
         int64_t va = b * v->strides[0] + head / j->group * v->strides[1] + n * v->strides[2];
         sum += p;
-        for (int64_t x = 0; x < j->dv; x++) out[x] += p * sdpa_load64(v, va + x);
+        for (int64_t x = 0; x < j->dv; x++) out[x] += p * sdpa_load64(v, va + x * v->strides[3]);
     }
     for (int64_t x = 0; x < j->dv; x++) out[x] /= sum;
 }

@@ -59,9 +59,9 @@ static tn_array *forward_attention(const tn_llm *m, const tni_layer *l, tn_array
                                    tni_kv *next) {
     tn_array *qkv[3];
     forward_qkv(m, l, h, offset, qkv);
-    next->k = tn_slice_update(kv->k, qkv[1], TN_INTS(0, 0, past, 0), TN_ALL);
+    next->k = tn_slice_update(kv->k, tn_swapaxes(qkv[1], 2, 3), TN_INTS(0, 0, 0, past), TN_ALL);
     next->v = tn_slice_update(kv->v, qkv[2], TN_INTS(0, 0, past, 0), TN_ALL);
-    tn_array *k = tn_slice_axis(next->k, 2, 0, past + n),
+    tn_array *k = tn_swapaxes(tn_slice_axis(next->k, 3, 0, past + n), 2, 3),
              *v = tn_slice_axis(next->v, 2, 0, past + n);
     tn_array *a = tn_fast_scaled_dot_product_attention(qkv[0], k, v, 1 / sqrt((double)m->head_dim),
                                                        TN_OPT(tn_sdpa_opt, .causal = n > 1));

@@ -68,7 +68,8 @@ int tni_llm_load(const char *path, tn_llm *m);
 
 /* ---- forward.c ---- */
 
-/* The cache of one layer: keys and values [1, kv_heads, capacity, head_dim]. */
+/* The cache of one layer: keys [1, kv_heads, head_dim, capacity], so that the scores of one query
+ * read them in order; values [1, kv_heads, capacity, head_dim]. */
 typedef struct tni_kv {
     tn_array *k, *v;
 } tni_kv;

@@ -69,10 +69,10 @@ static int64_t session_capacity(const tn_llm_session *s, int64_t want) {
     return c < s->limit ? c : s->limit;
 }
 
-static int session_grow_slot(tn_llm_session *s, tn_array **slot, int64_t capacity) {
+static int session_grow_slot(tn_llm_session *s, tn_array **slot, int64_t rows, int64_t cols) {
     int status = 0;
     TN_SCOPE {
-        tn_array *fresh = tn_zeros(TN_SHAPE(1, s->m->kv_heads, capacity, s->m->head_dim), s->dtype);
+        tn_array *fresh = tn_zeros(TN_SHAPE(1, s->m->kv_heads, rows, cols), s->dtype);
         if (*slot)
             fresh = tn_slice_update(fresh, *slot, TN_INTS(0, 0, 0, 0), TN_ALL);
         else
@@ -91,8 +91,8 @@ static int session_reserve(tn_llm_session *s, int64_t want) {
     int64_t capacity = session_capacity(s, want);
     for (int64_t i = 0; i < s->m->layers; i++) {
         /* A failure midway leaves some layers larger than `capacity` says, which is harmless. */
-        int status = session_grow_slot(s, &s->kv[i].k, capacity);
-        if (!status) status = session_grow_slot(s, &s->kv[i].v, capacity);
+        int status = session_grow_slot(s, &s->kv[i].k, s->m->head_dim, capacity);
+        if (!status) status = session_grow_slot(s, &s->kv[i].v, capacity, s->m->head_dim);
         if (status) return status;
     }
     s->capacity = capacity;
