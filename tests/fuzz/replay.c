@@ -1,6 +1,7 @@
 /* Stands in for libFuzzer: gives every file below the folders named to the target, so
  * that the corpus is replayed with any compiler. TAP: one line a file; a target that
- * survives passes, the sanitizers do the judging. */
+ * survives passes, the sanitizers do the judging. A file may take ten seconds; after that
+ * SIGALRM ends the program, and the last line printed names the file. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* nftw */
 #endif
@@ -9,6 +10,9 @@
 #include "tap.h"
 #include <ftw.h>
 #include <stdint.h>
+#include <unistd.h>
+
+enum { REPLAY_SECONDS = 10 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -23,7 +27,9 @@ static int replay_file(const char *path, const struct stat *st, int kind, struct
     if (exact) memcpy(exact, text, n);
     tni_free(text);
     int64_t live = tni_alloc_live();
+    alarm(REPLAY_SECONDS);
     if (exact) LLVMFuzzerTestOneInput(exact, n);
+    alarm(0);
     is_i64(tni_alloc_live(), live, "%s: nothing is left behind", path);
     tni_free(exact);
     return 0;
