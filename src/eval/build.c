@@ -70,7 +70,7 @@ static uint16_t build_value(tni_build *b, tn_array *a) {
  * from: their leaves must keep their values. */
 static void build_pin(tni_build *b) {
     uint64_t keep[(TNI_PROG_MAX_INST + 63) / 64] = {0};
-    for (int i = b->n_members; i-- > 0;) {
+    for (int i = b->n_members - 1; i-- > 0;) { /* the last is the root, which is stored */
         tni_node *n = b->member[i];
         const tn_array *a = n->out[0];
         bool lives = !tni_plan_stored(b->plan, a) &&
@@ -106,8 +106,8 @@ int tni_build_group(tni_build *b, const tni_plan *p, int32_t g) {
         return 0;
     }
     build_value(b, out);
-    if (!b->prog.n_out) { /* the root is always stored, whoever holds it */
-        b->prog.out[0] =
+    if (!b->prog.n_out || b->out[b->prog.n_out - 1] != out) { /* the root is always stored */
+        b->prog.out[b->prog.n_out] =
             (tni_prog_out){.dtype = (tn_dtype)out->dtype, .value = (uint16_t)root->value};
         b->out[b->prog.n_out++] = out;
     }
