@@ -535,7 +535,7 @@ static void test_bad_tensors(void) {
     REFUSED("is too big", put_one(s, 1, 1ull << 62, 0, f32, 0, 4));
     REFUSED("has the unknown type 4", put_one(s, 1, 32, 0, 4, 0, 256));
     REFUSED("has the unknown type 43", put_one(s, 1, 32, 0, 43, 0, 256));
-    REFUSED("has the unknown type 2147483647", put_one(s, 1, 32, 0, UINT32_MAX, 0, 256));
+    REFUSED("has the unknown type 4294967295", put_one(s, 1, 32, 0, UINT32_MAX, 0, 256));
     REFUSED("rows of tensor \"t\" have 48 values, not a multiple of Q4_0's block of 32",
             put_one(s, 2, 48, 2, TNI_GGUF_Q4_0, 0, 256));
     REFUSED("rows of tensor \"t\" have 1 values, not a multiple of Q6_K",
@@ -722,7 +722,49 @@ static void test_files(void) {
     tni_str_free(&s);
 }
 
+/* A file of the gguf package's own writer (tests/py/reference/make_gguf_corpus.py). */
+static void test_writer(void) {
+    const char *root = getenv("TENON_TEST_SOURCE");
+    char path[4096];
+    tni_gguf *g;
+    int64_t v;
+    double d;
+    bool b;
+    float f[12];
+    int32_t kinds[4];
+    tni_bytes t[4];
+    snprintf(path, sizeof path, "%s/tests/fuzz/corpus/gguf/ok-writer-metadata", root ? root : ".");
+    if (!ok(!tni_gguf_open(path, &g), "the gguf package's file opens: %s", tni_error())) return;
+    is_str(tni_gguf_str(g, "general.architecture"), "llama", "architecture");
+    is_str(tni_gguf_str(g, "v.string"),
+           "Gr\xc3\xbc\xc3\x9f"
+           "e",
+           "text");
+    ok(tni_gguf_i64(g, "v.i8", &v) && v == -100, "i8");
+    ok(tni_gguf_i64(g, "v.i64", &v) && v == -((int64_t)1 << 62), "i64");
+    ok(!tni_gguf_i64(g, "v.u64", &v) && tni_gguf_f64(g, "v.u64", &d) && d == 0x1p63, "u64");
+    ok(tni_gguf_f64(g, "v.f32", &d) && d == (double)0.1f, "f32");
+    ok(tni_gguf_bool(g, "v.bool", &b) && b, "bool");
+    ok(!tni_gguf_array_strings(g, "tokenizer.ggml.tokens", t, 4) && t[2].n == 3 &&
+           !memcmp(t[2].s,
+                   "\xc4\xa0"
+                   "b",
+                   3),
+       "strings");
+    ok(!tni_gguf_array_i32(g, "tokenizer.ggml.token_type", kinds, 4) && kinds[0] == 3, "integers");
+    ok(!tni_gguf_array_f32(g, "tokenizer.ggml.scores", f, 4) && f[2] == -2.25f, "floats");
+    const tni_gguf_tensor *w = tni_gguf_tensor_find(g, "w");
+    ok(w && w->dims[0] == 4 && w->dims[1] == 3 && !tni_gguf_dequant(w->type, w->data, 12, f) &&
+           f[11] == 11,
+       "a 3 x 4 matrix");
+    w = tni_gguf_tensor_find(g, "h");
+    ok(w && w->type == TNI_GGUF_F16 && !tni_gguf_dequant(w->type, w->data, 6, f) && f[5] == 5,
+       "six half floats");
+    tni_gguf_free(g);
+}
+
 int main(void) {
+    test_writer();
     test_widen();
     test_widen_bad();
     test_affine();

@@ -267,8 +267,8 @@ static int gguf_size_tensor(gguf_reader *r, gguf_record *t) {
     size_t block, bytes;
     int64_t blocks, n = 1;
     if (!tni_gguf_type_block(t->t.type, &block, &bytes))
-        return tni_fail(TN_EFORMAT, "%s: %s at byte %zu has the unknown type %d", gguf_path(r->g),
-                        r->where, t->at, t->t.type);
+        return tni_fail(TN_EFORMAT, "%s: %s at byte %zu has the unknown type %u", gguf_path(r->g),
+                        r->where, t->at, (uint32_t)t->t.type);
     bool too_big = false;
     for (int i = 0; i < 4; i++) too_big |= __builtin_mul_overflow(n, t->t.dims[i], &n);
     if (!too_big && t->t.dims[0] % (int64_t)block)
@@ -295,7 +295,7 @@ static int gguf_read_tensors(gguf_reader *r) {
         int status = gguf_read_name(r, "tensor", GGUF_MAX_NAME, &t.name, &t.name_n);
         if (!status) status = gguf_read_dims(r, &t);
         if (!status) status = gguf_read_u32(r, &type);
-        t.t.type = type > INT32_MAX ? INT32_MAX : (int)type;
+        t.t.type = (int)type;
         if (!status) status = gguf_read(r, 8, &t.offset);
         if (!status) status = gguf_size_tensor(r, &t);
         if (status) return status;
