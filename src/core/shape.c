@@ -25,7 +25,7 @@ void tni_row_strides(int ndim, const int64_t *shape, int64_t *strides) {
 
 bool tni_broadcast(int an, const int64_t *as, int bn, const int64_t *bs, int *on, int64_t *out) {
     int n = an > bn ? an : bn;
-    for (int i = 0; i < n; i++) {
+    for (int i = n - 1; i >= 0; i--) { /* from the back: out may be as */
         int64_t x = i < n - an ? 1 : as[i - (n - an)];
         int64_t y = i < n - bn ? 1 : bs[i - (n - bn)];
         if (x != y && x != 1 && y != 1) return false;

@@ -7,7 +7,8 @@
 /* Product of sizes into *size; false when negative sizes or overflow of size x 16 bytes. */
 bool tni_shape_size(int ndim, const int64_t *shape, int64_t *size);
 void tni_row_strides(int ndim, const int64_t *shape, int64_t *strides);
-/* NumPy broadcasting of two shapes into out (TN_MAX_NDIM); false when they do not fit. */
+/* NumPy broadcasting of two shapes into out (TN_MAX_NDIM), which may be as; false when they do not
+ * fit. */
 bool tni_broadcast(int an, const int64_t *as, int bn, const int64_t *bs, int *on, int64_t *out);
 /* Strides of an operand seen as `ndim`/`shape` (which it broadcasts to): 0 where repeated. */
 void tni_broadcast_strides(int an, const int64_t *as, const int64_t *ast, int ndim,
