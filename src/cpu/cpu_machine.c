@@ -131,9 +131,11 @@ static bool mach_is_scalar(const mach_planner *q, const tni_inst *i) {
            (i->op == TNI_INST_LOAD && q->w->in[i->a].kind == TNI_WALK_SCALAR);
 }
 
-/* A slot with one value in every element, filled before the piece. */
+/* A slot with one value in every element, filled before the piece: no value that dies before
+ * may have had it, since it is written for every tile. */
 static void mach_fill(mach_planner *q, int v) {
-    q->slot[v] = (int16_t)mach_slot(q);
+    q->slot[v] = (int16_t)q->t->n_slots;
+    q->busy[q->t->n_slots++] = true;
     q->t->fill[q->t->n_fill].slot = (uint16_t)q->slot[v];
     q->t->fill[q->t->n_fill++].inst = &q->p->inst[v];
     q->uses[v]++; /* the slot stays taken */
