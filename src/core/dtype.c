@@ -86,8 +86,11 @@ void tni_store_i64(tn_dtype dtype, int64_t v, void *dst) {
     case TN_I64:
         memcpy(dst, &v, 8);
         break;
+    case TN_F64:
+        memcpy(dst, &(double){(double)v}, 8);
+        break;
     default:
-        tni_store_f64(dtype, (double)v, dst);
+        tni_store_f64(dtype, (float)v, dst); /* rounded once, not to f64 before */
     }
 }
 
@@ -96,16 +99,32 @@ static int64_t dtype_f64_to_i64(double v) {
     return v >= 9223372036854775808.0 ? INT64_MAX : (int64_t)v;
 }
 
+/* As the kernels' casts: clamped to 32 (or 64) bits of the sign, then cut to the width. */
+static int64_t dtype_f64_to_int(tn_dtype dtype, double v) {
+    bool is_signed = dtype >= TN_I8;
+    double lo = is_signed ? INT32_MIN : 0, hi = is_signed ? INT32_MAX : UINT32_MAX;
+    if (dtype == TN_I64) return dtype_f64_to_i64(v);
+    return isnan(v) ? 0 : (int64_t)(v < lo ? lo : v > hi ? hi : v);
+}
+
+/* To f32 rounded to odd: rounding that to f16 or bf16 equals rounding v once. */
+static float dtype_f64_to_odd(double v) {
+    float f = (float)v;
+    uint32_t u = tni_f32_bits(f);
+    if ((double)f == v || isnan(v) || (u & 1)) return f;
+    return tni_bits_f32(fabs((double)f) > fabs(v) ? u - 1 : u + 1);
+}
+
 void tni_store_f64(tn_dtype dtype, double v, void *dst) {
     switch (dtype) {
     case TN_BOOL:
         *(uint8_t *)dst = v != 0;
         break;
     case TN_F16:
-        memcpy(dst, &(uint16_t){tni_f32_to_f16((float)v)}, 2);
+        memcpy(dst, &(uint16_t){tni_f32_to_f16(dtype_f64_to_odd(v))}, 2);
         break;
     case TN_BF16:
-        memcpy(dst, &(uint16_t){tni_f32_to_bf16((float)v)}, 2);
+        memcpy(dst, &(uint16_t){tni_f32_to_bf16(dtype_f64_to_odd(v))}, 2);
         break;
     case TN_F32:
         memcpy(dst, &(float){(float)v}, 4);
@@ -121,9 +140,11 @@ void tni_store_f64(tn_dtype dtype, double v, void *dst) {
             uint64_t u = v >= 18446744073709551616.0 ? UINT64_MAX : (uint64_t)v;
             memcpy(dst, &u, 8);
             break;
-        } /* fall through */
+        }
+        tni_store_i64(dtype, v > 0 ? (int64_t)v : 0, dst);
+        break;
     default:
-        tni_store_i64(dtype, dtype_f64_to_i64(v), dst);
+        tni_store_i64(dtype, dtype_f64_to_int(dtype, v), dst);
     }
 }
 

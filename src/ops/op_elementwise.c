@@ -55,8 +55,10 @@ tn_array *tni_cast(tn_array *a, tn_dtype dtype) {
     if (tni_state_of(a) == TNI_READY && a->size == 1 && a->ndim == 0 && !a->buf &&
         a->dtype != TN_C64) {
         bool exact = !tni_is_inexact((tn_dtype)a->dtype);
-        return exact ? tn_scalar_i64(tni_load_i64((tn_dtype)a->dtype, a->inl), dtype)
-                     : tn_scalar(tni_load_f64((tn_dtype)a->dtype, a->inl), dtype);
+        bool large = a->dtype == TN_U64 && a->inl[0] >> 63; /* no int64 */
+        return large   ? tni_op1(TNI_PRIM(astype), 1, &a, NULL, dtype, 0, NULL)
+               : exact ? tn_scalar_i64(tni_load_i64((tn_dtype)a->dtype, a->inl), dtype)
+                       : tn_scalar(tni_load_f64((tn_dtype)a->dtype, a->inl), dtype);
     }
     return tni_op1(TNI_PRIM(astype), 1, &a, NULL, dtype, a->ndim, a->shape);
 }
