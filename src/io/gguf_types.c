@@ -87,31 +87,38 @@ static void types_q8_1(const uint8_t *p, float *y) {
 
 /* ---- blocks of 256 with scales of their own for each 16 or 32 values ---- */
 
-/* 16 bytes of (4-bit scale, 4-bit minimum), 64 of 2-bit values, d, dmin. Values come in two halves
- * of 128 from 32 bytes each: bits 0-1 of those bytes, then 2-3, 4-5, 6-7. */
+/* The 16 two-bit values of group i, of 16: values come in two halves of 128 from 32 bytes each,
+ * bits 0-1 of those bytes first, then 2-3, 4-5, 6-7. */
+static void types_pairs(const uint8_t *q, int i, int v[16]) {
+    q += i / 8 * 32 + i % 2 * 16;
+    int shift = i / 2 % 4 * 2;
+    for (int k = 0; k < 16; k++) v[k] = q[k] >> shift & 3;
+}
+
+/* 16 bytes of (4-bit scale, 4-bit minimum), 64 of 2-bit values, d, dmin. */
 static void types_q2_k(const uint8_t *p, float *y) {
     float d = F16(p + 80), min = F16(p + 82);
-    for (int i = 0; i < 256; i++) {
-        uint8_t s = p[i / 16];
-        float dl = d * (float)(s & 15), ml = min * (float)(s >> 4);
-        int q = p[16 + i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
-        y[i] = dl * (float)q - ml;
+    int v[16];
+    for (int i = 0; i < 16; i++, y += 16) {
+        float dl = d * (float)(p[i] & 15), ml = min * (float)(p[i] >> 4);
+        types_pairs(p + 16, i, v);
+        for (int k = 0; k < 16; k++) y[k] = dl * (float)v[k] - ml;
     }
 }
 
-/* 32 bytes of high bits (0 means minus 4), 64 of 2-bit values as in Q2_K, 12 of 6-bit scales, d.
- * Scale i has its low nibble in byte i % 8 and its high bits in byte 8 + i % 4. */
+/* 32 bytes of high bits (0 means minus 4; bit i / 2 of byte k is value 16 i + k's), 64 of 2-bit
+ * values as in Q2_K, 12 of 6-bit scales, d. Scale i has its low nibble in byte i % 8 and its high
+ * bits in byte 8 + i % 4. */
 static void types_q3_k(const uint8_t *p, float *y) {
-    const uint8_t *q = p + 32, *s = p + 96;
+    const uint8_t *s = p + 96;
     float d = F16(p + 108);
-    for (int i = 0; i < 16; i++) {
+    int v[16];
+    for (int i = 0; i < 16; i++, y += 16) {
         int low = s[i % 8] >> (i / 8 * 4) & 15, high = s[8 + i % 4] >> (i / 4 * 2) & 3;
         float dl = d * (float)((low | high << 4) - 32);
-        for (int k = i * 16; k < i * 16 + 16; k++) {
-            int v = q[k / 128 * 32 + k % 32] >> (k / 32 % 4 * 2) & 3;
-            int bit = p[k % 32] >> (k / 32) & 1;
-            y[k] = dl * (float)(v - (bit ? 0 : 4));
-        }
+        const uint8_t *h = p + i % 2 * 16;
+        types_pairs(p + 32, i, v);
+        for (int k = 0; k < 16; k++) y[k] = dl * (float)(v[k] - 4 + (h[k] >> (i / 2) & 1) * 4);
     }
 }
 
@@ -152,17 +159,17 @@ static void types_q5_k(const uint8_t *p, float *y) {
     }
 }
 
-/* 128 bytes of low nibbles, 64 of high pairs of bits, 16 int8 scales, d. A half of 128 values has
- * 64 and 32 of those bytes: nibbles low 0-63, then high; pairs as the 2-bit values of Q2_K. */
+/* 128 bytes of low nibbles, 64 of high pairs of bits as in Q2_K, 16 int8 scales, d. A half of 128
+ * values has 64 bytes of nibbles: all low ones first, then the high ones. */
 static void types_q6_k(const uint8_t *p, float *y) {
     float d = F16(p + 208);
-    for (int i = 0; i < 16; i++) {
+    int v[16];
+    for (int i = 0; i < 16; i++, y += 16) {
         float dl = d * (float)(int8_t)p[192 + i];
-        for (int k = i * 16; k < i * 16 + 16; k++) {
-            int low = p[k / 128 * 64 + k % 64] >> (k / 64 % 2 * 4) & 15;
-            int high = p[128 + k / 128 * 32 + k % 32] >> (k / 32 % 4 * 2) & 3;
-            y[k] = dl * (float)((low | high << 4) - 32);
-        }
+        const uint8_t *low = p + i / 8 * 64 + i % 4 * 16;
+        int shift = i / 4 % 2 * 4;
+        types_pairs(p + 128, i, v);
+        for (int k = 0; k < 16; k++) y[k] = dl * (float)((low[k] >> shift & 15) + v[k] * 16 - 32);
     }
 }
 
@@ -234,9 +241,13 @@ static float types_ue4m3(uint8_t x) {
 
 /* Four scales, then 8 bytes for each 16 values: low nibbles first. */
 static void types_nvfp4(const uint8_t *p, float *y) {
-    for (int i = 0; i < 64; i++) {
-        uint8_t b = p[4 + i / 16 * 8 + i % 8];
-        y[i] = types_ue4m3(p[i / 16]) * (float)types_e2m1[i % 16 < 8 ? b & 15 : b >> 4];
+    for (int i = 0; i < 4; i++, y += 16) {
+        const uint8_t *q = p + 4 + i * 8;
+        float d = types_ue4m3(p[i]);
+        for (int k = 0; k < 8; k++) {
+            y[k] = d * (float)types_e2m1[q[k] & 15];
+            y[k + 8] = d * (float)types_e2m1[q[k] >> 4];
+        }
     }
 }
 
@@ -310,6 +321,8 @@ int tni_gguf_dequant(int type, const void *src, int64_t n, float *dst) {
         return tni_fail(TN_EVALUE, "%lld values are not a whole number of %s's blocks of %d",
                         (long long)n, t->name, t->values);
     const uint8_t *p = src;
+    if (type == TNI_GGUF_F32 && n) memcpy(dst, src, (size_t)n * sizeof *dst);
+    if (type == TNI_GGUF_F32) return 0;
     for (int64_t i = 0; i < n; i += t->values, p += t->bytes) t->widen(p, dst + i);
     return 0;
 }
