@@ -666,6 +666,14 @@ static void test_write_values(void) {
                                       "\"a\" has a shape with more than 2^63-1 elements"};
     for (size_t i = 0; i < sizeof why / sizeof *why; i++)
         refuses_write(&bad[i], 1, NULL, 0, why[i]);
+    const int64_t part = INT64_MAX / 16; /* never read: the check comes before */
+    tni_st_tensor huge[20];
+    char names[20][4];
+    for (int i = 0; i < 20; i++) {
+        snprintf(names[i], sizeof names[i], "%c", 'a' + i);
+        huge[i] = (tni_st_tensor){names[i], TNI_ST_U8, 1, {part}, b, (size_t)part};
+    }
+    refuses_write(huge, 20, NULL, 0, "more than 2^63-1 bytes");
 }
 
 /* What cannot be written leaves the old file and no temporary one. */

@@ -62,7 +62,9 @@ typedef struct tni_st_pair {
 
 typedef struct tni_st tni_st;
 
-/* On failure *out is NULL. Memory given to open_mem is borrowed until tni_st_free. */
+/* On failure *out is NULL. Beyond the format's own limits, names and metadata with NUL and more
+ * than 16 dimensions are refused (TN_EFORMAT). A file stays open while it is mapped. Memory given
+ * to open_mem is borrowed until tni_st_free. */
 int tni_st_open(const char *path, tni_st **out);
 int tni_st_open_mem(const void *bytes, size_t n, tni_st **out);
 /* A model's folder: model.safetensors; else the shards that model.safetensors.index.json names,

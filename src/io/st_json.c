@@ -116,6 +116,16 @@ static int json_escape(tni_json *j, char **out) {
     return 0;
 }
 
+/* A run of plain ASCII, which is nearly all there is; bytes move only behind an escape. */
+static void json_plain(tni_json *j, char **out) {
+    char *first = j->at;
+    while (j->at < j->end && *j->at >= 0x20 && *j->at < 0x7f && *j->at != '"' && *j->at != '\\')
+        j->at++;
+    size_t n = (size_t)(j->at - first);
+    if (*out != first) memmove(*out, first, n);
+    *out += n;
+}
+
 static int json_character(tni_json *j, char **out) {
     uint32_t cp;
     int len = tni_utf8_decode(j->at, (size_t)(j->end - j->at), &cp);
@@ -133,7 +143,7 @@ int tni_json_string(tni_json *j, tni_bytes *s) {
     if (status) return status;
     char *out = j->at;
     s->s = out;
-    while (!status && j->at < j->end && *j->at != '"') {
+    for (json_plain(j, &out); !status && j->at < j->end && *j->at != '"'; json_plain(j, &out)) {
         if (*j->at == '\\')
             status = (j->at++, json_escape(j, &out));
         else

@@ -65,7 +65,12 @@ static int write_check(const char *path, const tni_st_tensor *t, size_t n, const
                        size_t n_meta) {
     tni_map names = {0}, keys = {0};
     int status = 0;
-    for (size_t i = 0; i < n && !status; i++) status = write_check_tensor(path, &t[i], &names);
+    int64_t total = 0; /* the same memory may be given many times */
+    for (size_t i = 0; i < n && !status; i++) {
+        status = write_check_tensor(path, &t[i], &names);
+        if (!status && __builtin_add_overflow(total, (int64_t)t[i].bytes, &total))
+            status = tni_fail(TN_EVALUE, "%s: cannot write: more than 2^63-1 bytes", path);
+    }
     for (size_t i = 0; i < n_meta && !status; i++) {
         status = write_check_name(path, meta[i].key, "metadata key", &keys);
         if (!status && !write_utf8(meta[i].value))
