@@ -12,8 +12,6 @@
 
 /* ---- plain numbers ---- */
 
-static void types_f32(const uint8_t *p, float *y) { memcpy(y, p, 4); }
-
 static void types_f64(const uint8_t *p, float *y) {
     double d;
     memcpy(&d, p, 8);
@@ -255,13 +253,13 @@ static void types_nvfp4(const uint8_t *p, float *y) {
 
 typedef struct types_row {
     const char *name;
-    uint16_t values, bytes; /* of one block */
-    tni_gguf_block_fn widen;
+    uint16_t values, bytes;  /* of one block */
+    tni_gguf_block_fn widen; /* NULL: it is float */
 } types_row;
 
 // clang-format off
 static const types_row types_table[TNI_GGUF_TYPES] = {
-    [TNI_GGUF_F32]     = {"F32", 1, 4, types_f32},
+    [TNI_GGUF_F32]     = {"F32", 1, 4, NULL},
     [TNI_GGUF_F16]     = {"F16", 1, 2, types_f16},
     [TNI_GGUF_Q4_0]    = {"Q4_0", 32, 18, types_q4_0},
     [TNI_GGUF_Q4_1]    = {"Q4_1", 32, 20, types_q4_1},
@@ -321,8 +319,10 @@ int tni_gguf_dequant(int type, const void *src, int64_t n, float *dst) {
         return tni_fail(TN_EVALUE, "%lld values are not a whole number of %s's blocks of %d",
                         (long long)n, t->name, t->values);
     const uint8_t *p = src;
-    if (type == TNI_GGUF_F32 && n) memcpy(dst, src, (size_t)n * sizeof *dst);
-    if (type == TNI_GGUF_F32) return 0;
+    if (!t->widen) {
+        if (n) memcpy(dst, src, (size_t)n * sizeof *dst);
+        return 0;
+    }
     for (int64_t i = 0; i < n; i += t->values, p += t->bytes) t->widen(p, dst + i);
     return 0;
 }
