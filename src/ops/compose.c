@@ -156,6 +156,11 @@ static tn_array *compose_float(tn_array *a) {
     return tni_is_inexact((tn_dtype)a->dtype) ? a : tn_astype(a, TN_F32);
 }
 
+/* A number with all the digits that x's dtype holds. */
+static tn_array *compose_like(const tn_array *x, double value) {
+    return tn_scalar(value, (tn_dtype)x->dtype);
+}
+
 tn_array *tn_mean(tn_array *a, tn_ints axes, bool keepdims) {
     TNI_INPUTS("mean", a);
     int64_t mask = tni_axes_mask("mean", a->ndim, axes);
@@ -163,7 +168,8 @@ tn_array *tn_mean(tn_array *a, tn_ints axes, bool keepdims) {
     /* Halves are summed and divided in f32, so that a sum past their range still has a mean. */
     tn_dtype d = tni_is_inexact((tn_dtype)a->dtype) ? (tn_dtype)a->dtype : TN_F32;
     tn_array *x = d == TN_F16 || d == TN_BF16 ? tn_astype(a, TN_F32) : compose_float(a);
-    return tn_astype(tn_mul(tn_sum(x, axes, keepdims), tn_f32(1 / compose_count(a, mask))), d);
+    return tn_astype(tn_mul(tn_sum(x, axes, keepdims), compose_like(x, 1 / compose_count(a, mask))),
+                     d);
 }
 
 tn_array *tn_var(tn_array *a, tn_ints axes, bool keepdims, int64_t ddof) {
@@ -176,7 +182,7 @@ tn_array *tn_var(tn_array *a, tn_ints axes, bool keepdims, int64_t ddof) {
     tn_array *x = d == TN_F16 || d == TN_BF16 ? tn_astype(a, TN_F32) : compose_float(a);
     tn_array *dev = tn_square(tn_sub(x, tn_mean(x, axes, true)));
     double n = compose_count(a, mask) - (double)ddof;
-    return tn_astype(tn_mul(tn_sum(dev, axes, keepdims), tn_f32(1 / (n > 0 ? n : 0))), d);
+    return tn_astype(tn_mul(tn_sum(dev, axes, keepdims), compose_like(x, 1 / (n > 0 ? n : 0))), d);
 }
 
 tn_array *tn_std(tn_array *a, tn_ints axes, bool keepdims, int64_t ddof) {
