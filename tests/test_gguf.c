@@ -677,6 +677,46 @@ static void test_memory(void) {
     tni_str_free(&s);
 }
 
+/* A header of many pieces, from memory and from a file; values before, in and after the array. */
+static void test_pieces(void) {
+    enum { WORDS = 20000 };
+    tni_str s = {0};
+    char path[] = "/tmp/tenon-gguf-XXXXXX", word[16];
+    put_head(&s, 3, 1, 3);
+    put_key(&s, "before", U32, 0x01020304, 4);
+    put_array(&s, "words", STRING, WORDS);
+    for (int i = 0; i < WORDS; i++) {
+        snprintf(word, sizeof word, "word%d", i);
+        put_text(&s, word);
+    }
+    put_key_text(&s, "after", "words");
+    put_tensor(&s, "t", 1, (uint64_t[]){1}, TNI_GGUF_F32, 0);
+    put_pad(&s, 32);
+    put(&s, 0x3f800000, 4);
+    tni_bytes *t = malloc(WORDS * sizeof *t);
+    close(mkstemp(path));
+    is_i64(tni_file_write(path, s.v, s.n), 0, "a file of %zu bytes", s.n);
+    for (int from_file = 0; from_file < 2; from_file++) {
+        tni_gguf *g;
+        int64_t v = 0;
+        int status = from_file ? tni_gguf_open(path, &g) : tni_gguf_open_mem(s.v, s.n, &g), bad = 0;
+        if (!ok(!status, "opens: %s", tni_error())) continue;
+        ok(tni_gguf_i64(g, "before", &v) && v == 0x01020304, "what comes before");
+        is_str(tni_gguf_str(g, "after"), "words", "what comes after");
+        is_i64(tni_gguf_array_strings(g, "words", t, WORDS), 0, "the words");
+        for (int i = 0; i < WORDS; i++) {
+            int n = snprintf(word, sizeof word, "word%d", i);
+            bad += t[i].n != (size_t)n || memcmp(t[i].s, word, t[i].n);
+        }
+        is_i64(bad, 0, "each as written");
+        ok(*(const float *)tni_gguf_tensor_at(g, 0)->data == 1, "the tensor");
+        tni_gguf_free(g);
+    }
+    unlink(path);
+    free(t);
+    tni_str_free(&s);
+}
+
 /* A huge count must cost neither memory nor time: what is asked for stays near the file's size. */
 static void test_appetite(void) {
     tni_str s = {0};
@@ -777,6 +817,7 @@ int main(void) {
     test_cuts();
     test_flips();
     test_memory();
+    test_pieces();
     test_appetite();
     test_files();
     return tap_done();

@@ -18,13 +18,13 @@
 #include <string.h>
 
 enum {
-    GGUF_FIRST_PIECE = 256 << 10,
-    GGUF_MAX_NAME = 255,  /* ggml stops at 63; diffusion models have longer ones */
-    GGUF_MAX_KEY = 65535, /* the specification's limit */
-    GGUF_MAX_NESTING = 4, /* arrays of arrays; nobody writes even two levels */
-    GGUF_MIN_KEY = 14,    /* bytes: length, one letter, kind, one value byte */
-    GGUF_MIN_TENSOR = 25, /* bytes: length, one letter, ndim, no dims, type, offset */
-    GGUF_SHOWN = 64,      /* letters of a name that a message repeats */
+    GGUF_FIRST_PIECE = 4096, /* small, so that tests and fuzzers meet the growth */
+    GGUF_MAX_NAME = 255,     /* ggml stops at 63; diffusion models have longer ones */
+    GGUF_MAX_KEY = 65535,    /* the specification's limit */
+    GGUF_MAX_NESTING = 4,    /* arrays of arrays; nobody writes even two levels */
+    GGUF_MIN_KEY = 14,       /* bytes: length, one letter, kind, one value byte */
+    GGUF_MIN_TENSOR = 25,    /* bytes: length, one letter, ndim, no dims, type, offset */
+    GGUF_SHOWN = 64,         /* letters of a name that a message repeats */
     GGUF_STRING = 8,
     GGUF_ARRAY = 9,
     GGUF_BOOL = 7,
