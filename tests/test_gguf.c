@@ -729,6 +729,27 @@ static void test_appetite(void) {
     tni_str_free(&s);
 }
 
+/* A sparse file of 3 GiB that says it is one array. */
+static void test_sparse(void) {
+    tni_str s = {0};
+    tni_gguf *g;
+    char path[] = "/tmp/tenon-gguf-XXXXXX";
+    close(mkstemp(path));
+    put_head(&s, 3, 0, 1);
+    put_array(&s, "k", U8, 2u << 30);
+    is_i64(tni_file_write(path, s.v, s.n), 0, "a header");
+    if (sizeof(size_t) < 8 || truncate(path, (off_t)3 << 30))
+        skip("no files of 3 GiB here", "a sparse file");
+    else {
+        is_i64(tni_gguf_open(path, &g), TN_EFORMAT, "a header of 2 GiB is not read");
+        ok(strstr(tni_error(),
+                  "key \"k\" at byte 49 takes the header beyond the limit of 1024 MiB"),
+           "%s", tni_error());
+    }
+    unlink(path);
+    tni_str_free(&s);
+}
+
 /* ---- files ---- */
 
 static void test_files(void) {
@@ -819,6 +840,7 @@ int main(void) {
     test_memory();
     test_pieces();
     test_appetite();
+    test_sparse();
     test_files();
     return tap_done();
 }

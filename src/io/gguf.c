@@ -18,13 +18,14 @@
 #include <string.h>
 
 enum {
-    GGUF_FIRST_PIECE = 4096, /* small, so that tests and fuzzers meet the growth */
-    GGUF_MAX_NAME = 255,     /* ggml stops at 63; diffusion models have longer ones */
-    GGUF_MAX_KEY = 65535,    /* the specification's limit */
-    GGUF_MAX_NESTING = 4,    /* arrays of arrays; nobody writes even two levels */
-    GGUF_MIN_KEY = 14,       /* bytes: length, one letter, kind, one value byte */
-    GGUF_MIN_TENSOR = 25,    /* bytes: length, one letter, ndim, no dims, type, offset */
-    GGUF_SHOWN = 64,         /* letters of a name that a message repeats */
+    GGUF_FIRST_PIECE = 4096,   /* small, so that tests and fuzzers meet the growth */
+    GGUF_MAX_HEADER = 1 << 30, /* a sparse file of any size costs its maker nothing */
+    GGUF_MAX_NAME = 255,       /* ggml stops at 63; diffusion models have longer ones */
+    GGUF_MAX_KEY = 65535,      /* the specification's limit */
+    GGUF_MAX_NESTING = 4,      /* arrays of arrays; nobody writes even two levels */
+    GGUF_MIN_KEY = 14,         /* bytes: length, one letter, kind, one value byte */
+    GGUF_MIN_TENSOR = 25,      /* bytes: length, one letter, ndim, no dims, type, offset */
+    GGUF_SHOWN = 64,           /* letters of a name that a message repeats */
     GGUF_STRING = 8,
     GGUF_ARRAY = 9,
     GGUF_BOOL = 7,
@@ -82,6 +83,10 @@ static int gguf_need(gguf_reader *r, uint64_t n) {
                         gguf_path(g), r->where, r->pos, n, g->size);
     size_t end = r->pos + (size_t)n;
     if (end <= g->meta_n) return 0;
+    if (end > GGUF_MAX_HEADER)
+        return tni_fail(TN_EFORMAT,
+                        "%s: %s at byte %zu takes the header beyond the limit of %d MiB",
+                        gguf_path(g), r->where, r->pos, GGUF_MAX_HEADER >> 20);
     size_t want = g->meta_n > g->size / 2 ? g->size : g->meta_n * 2;
     want = want < GGUF_FIRST_PIECE ? GGUF_FIRST_PIECE : want;
     want = want < end ? end : want > g->size ? g->size : want;
