@@ -509,6 +509,19 @@ static void test_bad_arrays(void) {
             put(s, 0, 8));
     REFUSED("nests arrays deeper than 4 levels", put_head(s, 3, 0, 1); put_array(s, "k", ARRAY, 1);
             for (int i = 0; i < 1000; i++) put(s, ARRAY, 4), put(s, 1, 8););
+    for (int levels = 4; levels <= 5; levels++) {
+        tni_str s = {0};
+        tni_gguf *g;
+        char *block;
+        put_head(&s, 3, 0, 1);
+        put_array(&s, "k", ARRAY, 1);
+        for (int i = 2; i < levels; i++) put(&s, ARRAY, 4), put(&s, 1, 8);
+        put(&s, STRING, 4), put(&s, 1, 8), put_text(&s, "leaf");
+        is_i64(open_exact(&s, s.n, &g, &block), levels == 4 ? 0 : TN_EFORMAT, "%d levels", levels);
+        tni_gguf_free(g);
+        free(block);
+        tni_str_free(&s);
+    }
     REFUSED("says it has 1000 values of type array", put_head(s, 3, 0, 1);
             put_array(s, "k", ARRAY, 1); put(s, ARRAY, 4); put(s, 1000, 8); put(s, 0, 8));
 }

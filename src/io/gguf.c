@@ -197,7 +197,7 @@ static int gguf_skip_items(gguf_reader *r, uint32_t kind, uint64_t n, int depth)
         r->pos += status ? 0 : (size_t)n * size;
         return status;
     }
-    if (depth >= GGUF_MAX_NESTING)
+    if (kind == GGUF_ARRAY && depth >= GGUF_MAX_NESTING)
         return tni_fail(TN_EFORMAT, "%s: %s at byte %zu nests arrays deeper than %d levels",
                         gguf_path(r->g), r->where, r->pos, GGUF_MAX_NESTING);
     int status = 0;
