@@ -583,6 +583,23 @@ static void put_aligned(tni_str *s, uint32_t kind, uint64_t v, size_t n) {
     put(s, 0, 8);
 }
 
+/* Neighbours touch but do not overlap, in either order. */
+static void test_neighbours(void) {
+    for (uint64_t first = 0; first <= 64; first += 64) {
+        tni_str s = {0};
+        tni_gguf *g;
+        char *block;
+        put_two(&s, "a", "b", first, 64 - first);
+        if (ok(!open_exact(&s, s.n, &g, &block), "two tensors side by side: %s", tni_error()))
+            is_i64((const char *)tni_gguf_tensor_at(g, 1)->data -
+                       (const char *)tni_gguf_tensor_at(g, 0)->data,
+                   64 - 2 * (int64_t)first, "where they should be");
+        tni_gguf_free(g);
+        free(block);
+        tni_str_free(&s);
+    }
+}
+
 static void test_bad_layout(void) {
     REFUSED("there are two tensors named \"t\"", put_two(s, "t", "t", 0, 64));
     REFUSED("tensors \"a\" (offset 0, 64 bytes) and \"b\" (offset 32) overlap",
@@ -847,6 +864,7 @@ int main(void) {
     test_bad_keys();
     test_bad_arrays();
     test_bad_tensors();
+    test_neighbours();
     test_bad_layout();
     test_cuts();
     test_flips();
