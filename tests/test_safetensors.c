@@ -560,6 +560,7 @@ static void test_index(void) {
         {"{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "is not the name of a file", TN_EFORMAT},
         {"{\"weight_map\":{\"a\":\"sub\\/1\"}}", "\"sub/1\" is not the name", TN_EFORMAT},
         {"{\"weight_map\":{\"a\":\"x\\\\1\"}}", "is not the name of a file", TN_EFORMAT},
+        {"{\"weight_map\":{\"a\":\"\\u001b[2J\"}}", "\"?[2J\" is not the name", TN_EFORMAT},
         {"{\"weight_map\":{\"a\":\"none\"}}", "none: cannot open", TN_EFILE},
         {"{\"weight_map\":{\"a\":\"1\",\"b\":\"1\",\"c\":\"1\"}}",
          "byte 31: the tensor \"c\" is not in 1", TN_EFORMAT},

@@ -422,8 +422,10 @@ static int st_by_name(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* A name that stays in the folder and is not hidden. */
+/* A name that stays in the folder, is not hidden and can be shown on a terminal. */
 static bool st_plain_name(tni_bytes s) {
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.s[i] < 0x20 || s.s[i] == 0x7f) return false;
     return s.n && s.n < 256 && s.s[0] != '.' && !strchr(s.s, '/') && !strchr(s.s, '\\');
 }
 
