@@ -311,10 +311,11 @@ RED_ARG(argmin_c64, v_c64, min_c64_row, ARG_EQ_C64, ARG_LESS_C64)
             RED_ROW(red##_i64, 8, I64), RED_ROW(red##_i64, 8, U64), RED_ROW(red##_f32, 4, F32),    \
             RED_ROW(red##_f64, 8, F64), RED_ROW(red##_c64, 8, C64)                                 \
     }
+/* 16 bytes though some need less: states follow one another and positions are aligned. */
 #define RED_IDX(red)                                                                               \
     {                                                                                              \
-        RED_ROW(red##_b, 9, U32), RED_ROW(red##_i32, 12, U32), RED_ROW(red##_u32, 12, U32),        \
-            RED_ROW(red##_i64, 16, U32), RED_ROW(red##_u64, 16, U32), RED_ROW(red##_f32, 12, U32), \
+        RED_ROW(red##_b, 16, U32), RED_ROW(red##_i32, 16, U32), RED_ROW(red##_u32, 16, U32),       \
+            RED_ROW(red##_i64, 16, U32), RED_ROW(red##_u64, 16, U32), RED_ROW(red##_f32, 16, U32), \
             RED_ROW(red##_f64, 16, U32), RED_ROW(red##_c64, 16, U32)                               \
     }
 
