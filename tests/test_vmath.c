@@ -458,8 +458,9 @@ static void test_c64(void) {
             same = same && !memcmp(y, z, sizeof y);
         }
         for (int i = 0; i < N; i++) {
-            lc u = CMPLXL(a[2 * i], a[2 * i + 1]), v = CMPLXL(b[2 * i], b[2 * i + 1]);
-            lc want = own[r].f(u, v), got = CMPLXL(y[2 * i], y[2 * i + 1]);
+            lc u = a[2 * i] + (long double)a[2 * i + 1] * I,
+               v = b[2 * i] + (long double)b[2 * i + 1] * I;
+            lc want = own[r].f(u, v), got = y[2 * i] + (long double)y[2 * i + 1] * I;
             double e = (double)(cabsl(got - want)) / f32_ulp((double)cabsl(want));
             if (!(e <= worst)) worst = e, at = i;
         }
