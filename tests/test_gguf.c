@@ -232,6 +232,29 @@ static void test_affine(void) {
            "rows that are not there");
 }
 
+/* Scales at and beyond f16's edge: forced into f16, a bias becomes infinite and no NaN. */
+static void test_affine_edge(void) {
+    uint8_t b[34] = {0}, q[32];
+    uint16_t s, z, d = tni_f32_to_f16(513);
+    memcpy(b, &d, 2);
+    is_i64(tni_gguf_to_affine(TNI_GGUF_Q8_0, b, 1, 32, 0, 1, q, &s, &z, false), 0, "d = 513");
+    ok(s == d && z == 0xfc00, "its bias is minus infinity in f16");
+    d = 0x7c00;
+    memcpy(b, &d, 2);
+    ok(!tni_gguf_affine_needs_f32(TNI_GGUF_Q8_0, b, 1, 32), "f32 does not help an infinite d");
+    is_i64(tni_gguf_to_affine(TNI_GGUF_Q8_0, b, 1, 32, 0, 1, q, &s, &z, false), 0, "infinite d");
+    ok(s == 0x7c00 && z == 0xfc00, "stays infinite");
+    is_i64(tni_gguf_to_affine(TNI_GGUF_Q8_0, b, 1, 32, -1, 1, q, &s, &z, false), TN_EVALUE,
+           "a row before the first");
+    is_i64(tni_gguf_to_affine(TNI_GGUF_Q8_0, b, 1, 32, 1, 0, q, &s, &z, false), TN_EVALUE,
+           "rows backwards");
+    is_i64(tni_gguf_to_affine(TNI_GGUF_Q8_0, b, 1, -32, 0, 1, q, &s, &z, false), TN_EVALUE,
+           "fewer columns than none");
+    ok(!tni_gguf_affine_needs_f32(TNI_GGUF_Q8_0, b, -1, 32) &&
+           !tni_gguf_affine_needs_f32(TNI_GGUF_Q8_0, b, 1, -32),
+       "nothing is read of matrices that cannot be");
+}
+
 /* ---- metadata ---- */
 
 enum { GOOD_KEYS = 29, GOOD_TENSORS = 3 };
@@ -258,7 +281,7 @@ static void put_good_arrays(tni_str *s) {
     put_array(s, "a.u64", U64, 2);
     put(s, 5, 8), put(s, UINT64_MAX, 8);
     put_array(s, "a.i64", I64, 2);
-    put(s, 5, 8), put(s, (uint64_t)-1 << 31, 8);
+    put(s, INT32_MAX, 8), put(s, (uint64_t)-1 << 31, 8);
 }
 
 /* A file with a key of every kind and three tensors, out of order in the data. */
@@ -363,13 +386,14 @@ static void check_arrays(const tni_gguf *g) {
     is_i64(tni_gguf_array_i32(g, "a.u32", n, 2), TN_EFORMAT, "and one that does not");
     is_str(tni_error(), "GGUF data: value 1 of array \"a.u32\" does not fit in 32 bits", "said so");
     is_i64(tni_gguf_array_i32(g, "a.u64", n, 2), TN_EFORMAT, "2^64-1");
-    ok(!tni_gguf_array_i32(g, "a.i64", n, 2) && n[0] == 5 && n[1] == INT32_MIN, "i64");
+    ok(!tni_gguf_array_i32(g, "a.i64", n, 2) && n[0] == INT32_MAX && n[1] == INT32_MIN, "i64");
     is_i64(tni_gguf_array_i32(g, "a.f32", n, 1), TN_EFORMAT, "floats as integers");
     is_i64(tni_gguf_array_i32(g, "a.bool", n, 1), TN_EFORMAT, "bools as integers");
     is_i64(tni_gguf_array_i32(g, "a.nested", n, 1), TN_EFORMAT, "arrays as integers");
     is_i64(tni_gguf_array_i32(g, "v.u8", n, 1), TN_EFORMAT, "no array: %s", tni_error());
     ok(!tni_gguf_array_f32(g, "a.f32", f, 2) && f[0] == 1 && f[1] == -2, "f32");
-    ok(!tni_gguf_array_f32(g, "a.f64", f, 1) && f[0] == 0.1f, "f64 rounded");
+    f[1] = 77;
+    ok(!tni_gguf_array_f32(g, "a.f64", f, 1) && f[0] == 0.1f && f[1] == 77, "f64 rounded");
     ok(!tni_gguf_array_f32(g, "a.i8", f, 2) && f[1] == -1, "integers as floats");
     ok(!tni_gguf_array_f32(g, "a.u64", f, 2) && f[1] == 0x1p64f, "even big ones");
     is_i64(tni_gguf_array_f32(g, "a.strings", f, 1), TN_EFORMAT, "strings as floats");
@@ -859,6 +883,7 @@ int main(void) {
     test_widen();
     test_widen_bad();
     test_affine();
+    test_affine_edge();
     test_good();
     test_bad_head();
     test_bad_keys();
