@@ -1,0 +1,158 @@
+/* Inside of a tokenizer: the stages a text goes through, in order.
+ *   added     tokens written in the text are cut out (trie, leftmost longest)
+ *   normal    Unicode normalisation of what lies between
+ *   pre       regular expressions cut it into words
+ *   merge     a word's bytes are merged pair by pair, best rank first */
+#ifndef TNI_LLM_TOK_H
+#define TNI_LLM_TOK_H
+
+#include "base/hash.h"
+#include "base/vec.h"
+#include "llm/tokenizer.h"
+
+enum { TOK_MAX_VOCAB = 1 << 24, TOK_MAX_STEPS = 32 };
+
+typedef struct tok_token {
+    tni_bytes raw;   /* as the file writes it */
+    tni_bytes bytes; /* what it stands for */
+    bool special, added;
+} tok_token;
+
+/* ---- added tokens ---- */
+
+typedef struct tok_added {
+    tni_bytes text;
+    int32_t id;
+    bool special, normalized, lstrip, rstrip, single_word;
+} tok_added;
+
+typedef struct tok_trie_node {
+    int32_t child, next; /* first child; next of the same parent; 0: none */
+    int32_t token;       /* index into added, or -1 */
+    uint8_t byte;
+} tok_trie_node;
+
+typedef struct tok_trie {
+    TNI_VEC(tok_trie_node) nodes;
+    bool first[256]; /* bytes a token may begin with */
+} tok_trie;
+
+/* ---- normalisers and pre-tokenizers ---- */
+
+typedef enum tok_norm_kind {
+    TOK_NFC,
+    TOK_NFD,
+    TOK_NFKC,
+    TOK_NFKD,
+    TOK_LOWER,
+    TOK_STRIP,
+    TOK_STRIP_ACCENTS,
+    TOK_PREPEND,
+    TOK_REPLACE
+} tok_norm_kind;
+
+typedef struct tok_norm {
+    tok_norm_kind kind;
+    bool left, right;     /* strip */
+    tni_bytes from, with; /* replace, prepend */
+    struct tok_regex *regex;
+} tok_norm;
+
+typedef enum tok_behavior {
+    TOK_ISOLATED,
+    TOK_REMOVED,
+    TOK_WITH_PREVIOUS,
+    TOK_WITH_NEXT,
+    TOK_CONTIGUOUS
+} tok_behavior;
+
+typedef struct tok_pre {
+    struct tok_regex *regex; /* NULL: no cut, only the space */
+    tok_behavior behavior;
+    bool invert, prefix_space;
+} tok_pre;
+
+/* One right-hand side for a pair of ids, in a table with open addressing. */
+typedef struct tok_pair {
+    uint64_t pair; /* left << 32 | right; UINT64_MAX: empty */
+    int32_t rank, id;
+} tok_pair;
+
+struct tni_tok {
+    tok_token *token;
+    int64_t n_tokens;
+    char *text; /* the tokens' bytes, one block */
+    tni_map by_raw;
+    tok_pair *pairs;
+    uint64_t pair_mask;
+    int32_t byte_id[256]; /* of each single byte; -1: none */
+    int32_t unk;
+    bool ignore_merges, byte_level;
+    TNI_VEC(tok_added) added;
+    tok_trie plain, normal; /* tokens looked for before and after normalisation */
+    tok_norm norm[TOK_MAX_STEPS];
+    int n_norm;
+    tok_pre pre[TOK_MAX_STEPS];
+    int n_pre;
+    tni_ids before, after; /* what TNI_TOK_TEMPLATE adds */
+    TNI_VEC(char *) owned; /* strings of the steps */
+};
+
+/* ---- tok_build.c: from parts to a tokenizer ---- */
+
+/* A token's text as files write it; added ones stand for themselves, others for bytes in GPT-2's
+ * alphabet (one printable character a byte). */
+size_t tok_to_alphabet(const char *s, size_t n, char *to); /* to: 2 n bytes and 2 to spare */
+int tok_set_tokens(tni_tok *t, const tni_bytes *raw, int64_t n, const bool *is_added);
+int tok_add_merge(tni_tok *t, tni_bytes left, tni_bytes right, int32_t rank);
+int tok_reserve_merges(tni_tok *t, int64_t n);
+/* Copies; NULL when memory is out. */
+const char *tok_own(tni_tok *t, const char *s, size_t n);
+int tok_add_added(tni_tok *t, tok_added a);
+int tok_finish(tni_tok *t);
+
+/* ---- tok_regex.c ---- */
+
+/* Oniguruma's syntax as tokenizer.json uses it. */
+int tok_regex_new(const char *pattern, size_t n, struct tok_regex **out);
+void tok_regex_free(struct tok_regex *r);
+/* The first match at or after `from`: 1 and its ends, 0 for none, or a status. A cursor holds
+ * what one thread needs to match; one is enough for a whole encoding. */
+typedef struct tok_cursor {
+    struct pcre2_real_match_data_8 *data;
+} tok_cursor;
+int tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n, size_t from,
+                   size_t *begin, size_t *end);
+void tok_cursor_free(tok_cursor *c);
+
+/* ---- tok_norm.c, tok_pre.c, tok_merge.c ---- */
+
+bool tok_is_space(uint32_t c);
+bool tok_is_word(uint32_t c);
+/* Text after all normalisers, appended to `out`. */
+int tok_normalize(const tni_tok *t, tok_cursor *c, const char *s, size_t n, tni_str *out);
+
+typedef struct tok_span {
+    size_t begin, end;
+} tok_span;
+typedef struct tok_words {
+    tni_str text; /* spans point into it */
+    TNI_VEC(tok_span) spans;
+    TNI_VEC(tok_span) next; /* work */
+} tok_words;
+/* Cuts words->text, given as one span, by all steps. */
+int tok_pretokenize(const tni_tok *t, tok_cursor *c, tok_words *w);
+void tok_words_free(tok_words *w);
+
+typedef struct tok_work tok_work;
+struct tok_work { /* buffers of tok_merge, kept between words */
+    TNI_VEC(struct tok_symbol) symbols;
+    TNI_VEC(struct tok_candidate) heap;
+};
+int tok_merge(const tni_tok *t, tok_work *work, const char *s, size_t n, tni_ids *ids);
+void tok_work_free(tok_work *w);
+
+const tok_pair *tok_find_pair(const tni_tok *t, int32_t left, int32_t right); /* or NULL */
+int tok_push_id(tni_ids *ids, int32_t id);
+
+#endif

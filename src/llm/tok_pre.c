@@ -1,0 +1,94 @@
+/* Pre-tokenizers: each step cuts every span of the text further. Spans point into one string;
+ * only a step that adds a space in front makes a new one. */
+#include "base/alloc.h"
+#include "base/err.h"
+#include "llm/tok.h"
+#include <string.h>
+
+static int pre_push(tok_words *w, size_t begin, size_t end) {
+    if (begin == end) return 0;
+    tok_span s = {begin, end};
+    return tni_vec_push(&w->next, s) ? tni_fail_memory(w->next.n * sizeof s, "cutting text") : 0;
+}
+
+/* What happens to a match, or to what lies between two; `first` is where the span's words began,
+ * so that a piece never joins one of another span. */
+static int pre_piece(const tok_pre *p, tok_words *w, size_t first, size_t begin, size_t end,
+                     bool match, bool *last_match) {
+    bool cut = match != p->invert,
+         joins = w->next.n > first && begin > 0 && w->next.v[w->next.n - 1].end == begin;
+    bool before = *last_match;
+    if (begin == end) return 0;
+    *last_match = cut;
+    if (cut && p->behavior == TOK_REMOVED) return 0;
+    bool extend = (p->behavior == TOK_WITH_PREVIOUS && cut && !before) ||
+                  (p->behavior == TOK_WITH_NEXT && !cut && before) ||
+                  (p->behavior == TOK_CONTIGUOUS && cut == before);
+    if (!joins || !extend) return pre_push(w, begin, end);
+    w->next.v[w->next.n - 1].end = end;
+    return 0;
+}
+
+static int pre_split(const tok_pre *p, tok_cursor *c, tok_words *w, tok_span span) {
+    size_t at = span.begin, begin, end, first = w->next.n;
+    bool last = false;
+    int found = 1, status = 0;
+    while (!status && at < span.end) {
+        found = tok_regex_next(p->regex, c, w->text.v + span.begin, span.end - span.begin,
+                               at - span.begin, &begin, &end);
+        if (found < 0) return found;
+        if (!found) begin = end = span.end - span.begin;
+        begin += span.begin, end += span.begin;
+        status = pre_piece(p, w, first, at, begin, false, &last);
+        if (!status && found) status = pre_piece(p, w, first, begin, end, true, &last);
+        at = end;
+    }
+    return status;
+}
+
+/* A space before every span that does not begin with one. */
+static int pre_spaces(tok_words *w) {
+    tni_str text = {0};
+    int status = 0;
+    for (size_t i = 0; i < w->spans.n && !status; i++) {
+        tok_span *s = &w->spans.v[i];
+        size_t begin = text.n;
+        if (s->end > s->begin && w->text.v[s->begin] != ' ') status = tni_str_putc(&text, ' ');
+        if (!status) status = tni_str_append(&text, w->text.v + s->begin, s->end - s->begin);
+        *s = (tok_span){begin, text.n};
+    }
+    if (status) {
+        tni_str_free(&text);
+        return tni_fail_memory(w->text.n, "cutting text");
+    }
+    tni_str_free(&w->text);
+    w->text = text;
+    return 0;
+}
+
+int tok_pretokenize(const tni_tok *t, tok_cursor *c, tok_words *w) {
+    tok_span all = {0, w->text.n};
+    w->spans.n = 0;
+    if (!all.end) return 0;
+    if (tni_vec_push(&w->spans, all)) return tni_fail_memory(sizeof all, "cutting text");
+    int status = 0;
+    for (int i = 0; i < t->n_pre && !status; i++) {
+        const tok_pre *p = &t->pre[i];
+        if (p->prefix_space) status = pre_spaces(w);
+        if (!p->regex || status) continue;
+        w->next.n = 0;
+        for (size_t k = 0; k < w->spans.n && !status; k++)
+            status = pre_split(p, c, w, w->spans.v[k]);
+        tok_span *v = w->spans.v;
+        size_t cap = w->spans.cap;
+        w->spans.v = w->next.v, w->spans.n = w->next.n, w->spans.cap = w->next.cap;
+        w->next.v = v, w->next.cap = cap;
+    }
+    return status;
+}
+
+void tok_words_free(tok_words *w) {
+    tni_str_free(&w->text);
+    tni_vec_free(&w->spans);
+    tni_vec_free(&w->next);
+}

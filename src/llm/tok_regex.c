@@ -1,0 +1,203 @@
+/* Regular expressions of tokenizers, on PCRE2. tokenizer.json is written for Oniguruma, whose
+ * classes \s and \w, escapes and (?m) differ a little: the pattern is rewritten first. Matching is
+ * bounded by PCRE2's match limit, so that no pattern and text can hang. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "base/alloc.h"
+#include "base/err.h"
+#include "llm/tok.h"
+#include <pcre2.h>
+#include <string.h>
+
+enum { REGEX_PATTERN_LIMIT = 1 << 16, REGEX_MATCH_LIMIT = 20000000 };
+
+/* White_Space of Unicode (PropList.txt), and everything else; PCRE2's own \s has U+180E too. */
+#define REGEX_SPACE                                                                                \
+    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"    \
+    "\\x{205f}\\x{3000}"
+#define REGEX_NO_SPACE                                                                             \
+    "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-"         \
+    "\\x{1fff}\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}"        \
+    "\\x{3001}-\\x{10ffff}"
+/* Alphabetic, marks, decimal numbers, connectors (UTS 18, annex C); 24B6 to 24E9 are alphabetic. */
+#define REGEX_WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}"
+
+struct tok_regex {
+    pcre2_code *code;
+    pcre2_match_context *limits;
+    pcre2_general_context *memory;
+};
+
+static void *regex_alloc(size_t n, void *ud) {
+    (void)ud;
+    return tni_alloc(n);
+}
+static void regex_free(void *p, void *ud) {
+    (void)ud;
+    tni_free(p);
+}
+
+/* ---- rewriting ---- */
+
+typedef struct regex_reader {
+    const char *s;
+    size_t n, at;
+    bool in_class;
+    tni_str out;
+} regex_reader;
+
+static int regex_puts(regex_reader *r, const char *open, const char *body) {
+    int status = r->in_class ? 0 : tni_str_puts(&r->out, open);
+    if (!status) status = tni_str_puts(&r->out, body);
+    if (!status && !r->in_class) status = tni_str_putc(&r->out, ']');
+    return status ? tni_fail_memory(r->n, "a pattern") : 0;
+}
+
+static int regex_copy(regex_reader *r, size_t n) {
+    int status = tni_str_append(&r->out, r->s + r->at, n);
+    r->at += n;
+    return status ? tni_fail_memory(r->n, "a pattern") : 0;
+}
+
+static int regex_escape(regex_reader *r) {
+    if (r->at + 1 >= r->n) return regex_copy(r, 1);
+    char c = r->s[r->at + 1];
+    if (c == 'u' && r->at + 6 <= r->n) {
+        int status = tni_str_printf(&r->out, "\\x{%.4s}", r->s + r->at + 2);
+        r->at += 6;
+        return status ? tni_fail_memory(r->n, "a pattern") : 0;
+    }
+    if (!strchr("sSwh", c) && (c != 'W' || r->in_class)) return regex_copy(r, 2);
+    r->at += 2;
+    switch (c) {
+    case 's':
+        return regex_puts(r, "[", REGEX_SPACE);
+    case 'S':
+        return regex_puts(r, "[", REGEX_NO_SPACE);
+    case 'w':
+        return regex_puts(r, "[", REGEX_WORD);
+    case 'W':
+        return regex_puts(r, "[^", REGEX_WORD);
+    default: /* \h is a hexadecimal digit */
+        return regex_puts(r, "[", "0-9a-fA-F");
+    }
+}
+
+static int regex_class_byte(regex_reader *r) {
+    if (r->s[r->at] == ']')
+        r->in_class = false;
+    else if (r->s[r->at] == '[' && r->at + 1 < r->n && r->s[r->at + 1] != ':')
+        return tni_fail(TN_EFORMAT, "a class inside a class is not supported (byte %zu)", r->at);
+    else if (r->s[r->at] == '&' && r->at + 1 < r->n && r->s[r->at + 1] == '&')
+        return tni_fail(TN_EFORMAT, "an intersection of classes is not supported (byte %zu)",
+                        r->at);
+    return regex_copy(r, 1);
+}
+
+/* '[' and what may follow it as itself: '^', then a first ']'. */
+static int regex_class_open(regex_reader *r) {
+    size_t n = 1;
+    r->in_class = true;
+    if (r->at + n < r->n && r->s[r->at + n] == '^') n++;
+    if (r->at + n < r->n && r->s[r->at + n] == ']') n++;
+    return regex_copy(r, n);
+}
+
+static int regex_rewrite(regex_reader *r) {
+    int status = 0;
+    while (r->at < r->n && !status) {
+        if (r->s[r->at] == '\\')
+            status = regex_escape(r);
+        else if (r->in_class)
+            status = regex_class_byte(r);
+        else
+            status = r->s[r->at] == '[' ? regex_class_open(r) : regex_copy(r, 1);
+    }
+    return status;
+}
+
+/* ---- compiling ---- */
+
+static int regex_compile(struct tok_regex *r, const char *pattern, size_t n) {
+    int error;
+    PCRE2_SIZE at;
+    r->memory = pcre2_general_context_create(regex_alloc, regex_free, NULL);
+    pcre2_compile_context *c = r->memory ? pcre2_compile_context_create(r->memory) : NULL;
+    if (!c) return tni_fail_memory(n, "a pattern");
+    r->code = pcre2_compile((PCRE2_SPTR)pattern, n,
+                            PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
+                            &error, &at, c);
+    pcre2_compile_context_free(c);
+    if (!r->code) {
+        PCRE2_UCHAR text[128];
+        if (error == PCRE2_ERROR_NOMEMORY || error == 121) /* 121: out of memory while compiling */
+            return tni_fail_memory(n, "a pattern");
+        pcre2_get_error_message(error, text, sizeof text);
+        return tni_fail(TN_EFORMAT, "the pattern \"%.*s\" at byte %zu: %s", (int)(n < 80 ? n : 80),
+                        pattern, (size_t)at, (char *)text);
+    }
+    r->limits = pcre2_match_context_create(r->memory);
+    if (!r->limits) return tni_fail_memory(n, "a pattern");
+    pcre2_set_match_limit(r->limits, REGEX_MATCH_LIMIT);
+    pcre2_set_heap_limit(r->limits, 1 << 16);       /* KiB */
+    pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE); /* without it matching is slower, not wrong */
+    return 0;
+}
+
+int tok_regex_new(const char *pattern, size_t n, struct tok_regex **out) {
+    *out = NULL;
+    if (n > REGEX_PATTERN_LIMIT)
+        return tni_fail(TN_EFORMAT, "a pattern of %zu bytes; the limit is %d", n,
+                        REGEX_PATTERN_LIMIT);
+    regex_reader reader = {.s = pattern, .n = n};
+    struct tok_regex *r = tni_calloc(1, sizeof *r);
+    int status = r ? regex_rewrite(&reader) : tni_fail_memory(sizeof *r, "a pattern");
+    if (!status) status = regex_compile(r, reader.out.v ? reader.out.v : "", reader.out.n);
+    tni_str_free(&reader.out);
+    if (status)
+        tok_regex_free(r);
+    else
+        *out = r;
+    return status;
+}
+
+void tok_regex_free(struct tok_regex *r) {
+    if (!r) return;
+    pcre2_code_free(r->code);
+    pcre2_match_context_free(r->limits);
+    pcre2_general_context_free(r->memory);
+    tni_free(r);
+}
+
+/* ---- matching ---- */
+
+static int regex_failed(int code) {
+    PCRE2_UCHAR text[128];
+    if (code == PCRE2_ERROR_NOMEMORY) return tni_fail_memory(0, "matching a pattern");
+    pcre2_get_error_message(code, text, sizeof text);
+    return tni_fail(TN_EVALUE, "a pattern of the tokenizer gave up on this text: %s", (char *)text);
+}
+
+int tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n, size_t from,
+                   size_t *begin, size_t *end) {
+    if (!c->data && !(c->data = pcre2_match_data_create(1, r->memory)))
+        return tni_fail_memory(64, "matching a pattern");
+    while (from < n) {
+        int code =
+            pcre2_match(r->code, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK, c->data, r->limits);
+        if (code == PCRE2_ERROR_JIT_STACKLIMIT)
+            code = pcre2_match(r->code, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                               c->data, r->limits);
+        if (code == PCRE2_ERROR_NOMATCH) return 0;
+        if (code < 0) return regex_failed(code);
+        const PCRE2_SIZE *v = pcre2_get_ovector_pointer(c->data);
+        *begin = v[0], *end = v[1];
+        if (*end > *begin) return 1;
+        for (from = *begin + 1; from < n && ((uint8_t)s[from] & 0xc0) == 0x80;) from++;
+    }
+    return 0;
+}
+
+void tok_cursor_free(tok_cursor *c) {
+    pcre2_match_data_free(c->data);
+    c->data = NULL;
+}
