@@ -34,7 +34,8 @@ V_FN vi vi_of_u(vu a) { return (int32_t)a; }
 V_FN vu vu_of_i(vi a) { return (uint32_t)a; }
 V_FN vi vi_sar(vi a, int n) { return a >> n; }
 V_FN vf vf_of_i(vi a) { return (float)a; }
-V_FN vi vi_trunc(vf a) { return (int32_t)a; } /* |a| < 2^31 */
+/* What the processors give out of range and for NaN; results are discarded there. */
+V_FN vi vi_trunc(vf a) { return a > -0x1p31f && a < 0x1p31f ? (int32_t)a : INT32_MIN; }
 
 V_FN vf vf_fma(vf a, vf b, vf c) { return fmaf(a, b, c); }
 V_FN vf vf_sqrt(vf a) { return sqrtf(a); }
@@ -46,7 +47,7 @@ V_FN vf vf_gtsel(vf a, vf b) { return a > b ? a : b; }
 V_FN vf vf_ltsel(vf a, vf b) { return a < b ? a : b; }
 /* p * 2^k for integral k in [-150, 128] and |p| in [0.25, 4), rounded once. */
 V_FN vf vf_ldexp(vf p, vf k) {
-    int32_t i = (int32_t)k, h = i >> 1;
+    int32_t i = vi_trunc(k), h = i >> 1;
     return p * tni_bits_f32((uint32_t)(h + 127) << 23) *
            tni_bits_f32((uint32_t)(i - h + 127) << 23);
 }
