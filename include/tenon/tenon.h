@@ -97,7 +97,8 @@ typedef enum tn_dtype {
     TN_DTYPE_COUNT
 } tn_dtype;
 
-/* A list of axes, sizes or indices; borrowed for the call. TN_ALL means every axis. */
+/* A list of axes, sizes or indices; borrowed for the call. TN_ALL means every axis. What TN_INTS,
+ * TN_SHAPE, TN_AXES and TN_LIST make lives until the end of the block, in C++ of the statement. */
 typedef struct tn_ints {
     const int64_t *v;
     int n;
@@ -123,8 +124,9 @@ struct tni_list_arg_ {
     std::initializer_list<tn_array *> l;
     operator tn_list() const { return tn_list{l.begin(), static_cast<int>(l.size())}; }
 };
-template <class T> struct tni_opt_ {
+template <class T> struct tni_opt_arg_ {
     T v;
+    template <class F> tni_opt_arg_(F fill) : v() { v.size = sizeof(T), fill(v); }
     const T *get() const { return &v; }
 };
 #define TN_INTS(...) (tn_ints)(tni_ints_arg_(__VA_ARGS__))
@@ -133,11 +135,11 @@ extern "C" {
 #else
 static inline tn_ints TNI_ALL_(void) { return (tn_ints){0, -1}; }
 #define TN_INTS(...)                                                                               \
-    ((tn_ints){(const int64_t[]){0, ##__VA_ARGS__} + 1,                                            \
-               (int)(sizeof((const int64_t[]){0, ##__VA_ARGS__}) / sizeof(int64_t)) - 1})
+    ((tn_ints){(const int64_t[]){0, __VA_ARGS__} + 1,                                              \
+               (int)(sizeof((const int64_t[]){0, __VA_ARGS__}) / sizeof(int64_t)) - 1})
 #define TN_LIST(...)                                                                               \
-    ((tn_list){(tn_array *const[]){__VA_ARGS__},                                                   \
-               (int)(sizeof((tn_array *const[]){__VA_ARGS__}) / sizeof(tn_array *))})
+    ((tn_list){(tn_array *const[]){NULL, __VA_ARGS__} + 1,                                         \
+               (int)(sizeof((tn_array *const[]){NULL, __VA_ARGS__}) / sizeof(tn_array *)) - 1})
 #endif
 #define TN_SHAPE(...) TN_INTS(__VA_ARGS__)
 #define TN_AXES(...)  TN_INTS(__VA_ARGS__)
@@ -276,7 +278,22 @@ TN_API void tn_free(void *p); /* frees strings that the library returned */
  * of a field, and TN_OPT fills in the size that lets fields be added later:
  *     tn_fast_scaled_dot_product_attention(q, k, v, 0.125, TN_OPT(tn_sdpa_opt, .causal = true)) */
 #ifdef __cplusplus
-#define TN_OPT(T, ...) (tni_opt_<T>{T{.size = sizeof(T), __VA_ARGS__}}.get()) /* C++20 */
+/* C++17 has no designated initialisers: each one becomes an assignment, eight at most. */
+#define TN_OPT(T, ...)                                                                             \
+    (tni_opt_arg_<T>([&](T &tni_o_) {                                                              \
+         TNI_COUNT_(__VA_ARGS__, TNI_SET8_, TNI_SET7_, TNI_SET6_, TNI_SET5_, TNI_SET4_, TNI_SET3_, \
+                    TNI_SET2_, TNI_SET1_, )                                                        \
+         (__VA_ARGS__);                                                                            \
+     }).get())
+#define TNI_COUNT_(a, b, c, d, e, f, g, h, set, ...) set
+#define TNI_SET1_(a)                                 (void)(tni_o_ a)
+#define TNI_SET2_(a, ...)                            TNI_SET1_(a), TNI_SET1_(__VA_ARGS__)
+#define TNI_SET3_(a, ...)                            TNI_SET1_(a), TNI_SET2_(__VA_ARGS__)
+#define TNI_SET4_(a, ...)                            TNI_SET1_(a), TNI_SET3_(__VA_ARGS__)
+#define TNI_SET5_(a, ...)                            TNI_SET1_(a), TNI_SET4_(__VA_ARGS__)
+#define TNI_SET6_(a, ...)                            TNI_SET1_(a), TNI_SET5_(__VA_ARGS__)
+#define TNI_SET7_(a, ...)                            TNI_SET1_(a), TNI_SET6_(__VA_ARGS__)
+#define TNI_SET8_(a, ...)                            TNI_SET1_(a), TNI_SET7_(__VA_ARGS__)
 #else
 #define TN_OPT(T, ...) (&(T){.size = sizeof(T), __VA_ARGS__})
 #endif
