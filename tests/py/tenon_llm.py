@@ -19,7 +19,7 @@ PROGRAM = os.environ.get("TENON_PROGRAM", os.path.join(ROOT, "build", "tenon"))
 lib = ctypes.CDLL(LIBRARY)
 lib.tn_error.restype = ctypes.c_char_p
 lib.tn_llm_session_length.restype = ctypes.c_int64
-for name in ("tn_llm_free", "tn_llm_session_free", "tn_llm_ids_free"):
+for name in ("tn_llm_free", "tn_llm_session_free", "tn_llm_ids_free", "tn_llm_text_free"):
     getattr(lib, name).argtypes = [ctypes.c_void_p]
     getattr(lib, name).restype = None
 
@@ -43,9 +43,12 @@ class SessionOpt(ctypes.Structure):
 
 
 class Model:
-    def __init__(self, path):
+    """A model, or with text=True only its tokenizer and chat template."""
+
+    def __init__(self, path, text=False):
         self.m = ctypes.c_void_p()
-        check(lib.tn_llm_open(os.fsencode(path), ctypes.byref(self.m)))
+        opener = lib.tn_llm_open_tokenizer if text else lib.tn_llm_open
+        check(opener(os.fsencode(path), ctypes.byref(self.m)))
 
     def __enter__(self):
         return self
@@ -54,11 +57,22 @@ class Model:
         lib.tn_llm_free(self.m)
 
     def tokenize(self, text, special=True):
-        data, ids, n = text.encode(), ctypes.POINTER(ctypes.c_int32)(), ctypes.c_size_t()
+        data = text if isinstance(text, bytes) else text.encode()
+        ids, n = ctypes.POINTER(ctypes.c_int32)(), ctypes.c_size_t()
         check(lib.tn_llm_tokenize(self.m, data, ctypes.c_size_t(len(data)), SPECIAL * special,
                                   ctypes.byref(ids), ctypes.byref(n)))
-        out = [ids[i] for i in range(n.value)]
+        out = ids[:n.value] if n.value else []
         lib.tn_llm_ids_free(ids)
+        return out
+
+    def decode(self, ids, skip_special=False):
+        ids = np.asarray(ids, np.int32)
+        text, n = ctypes.c_void_p(), ctypes.c_size_t()
+        check(lib.tn_llm_detokenize(self.m, ids.ctypes.data_as(ctypes.c_void_p),
+                                    ctypes.c_size_t(len(ids)), ctypes.c_bool(skip_special),
+                                    ctypes.byref(text), ctypes.byref(n)))
+        out = ctypes.string_at(text, n.value)
+        lib.tn_llm_text_free(text)
         return out
 
     def session(self, **options):
