@@ -49,8 +49,7 @@ typedef struct tn_llm_info {
 } tn_llm_info;
 TN_API tn_llm_info tn_llm_describe(const tn_llm *m);
 
-/* ---- Text and tokens
- * ----------------------------------------------------------------------------- */
+/* ---- Text and tokens ------------------------------------------------------------------------ */
 
 enum {
     TN_TEXT_SPECIAL = 1, /* special tokens written in the text are recognised */
@@ -79,8 +78,7 @@ TN_API int tn_llm_render(const tn_llm *m, const char *messages, const tn_llm_cha
 TN_API int tn_llm_chat(const tn_llm *m, const char *messages, const tn_llm_chat_opt *opt,
                        int32_t **ids, size_t *n) TN_MUST_CHECK;
 
-/* ---- Sessions
- * --------------------------------------------------------------------------------------- */
+/* ---- Sessions ------------------------------------------------------------------------------- */
 
 typedef struct tn_llm_session_opt {
     size_t size;
@@ -89,6 +87,7 @@ typedef struct tn_llm_session_opt {
     bool cache_f16;  /* keys and values kept in half precision: half the memory, answers to 1e-3 */
     uint64_t seed;   /* of sampling */
 } tn_llm_session_opt;
+/* An empty sequence for model m, which must outlive it. opt may be NULL. */
 TN_API int tn_llm_session_new(tn_llm *m, const tn_llm_session_opt *opt,
                               tn_llm_session **out) TN_MUST_CHECK;
 TN_API void tn_llm_session_free(tn_llm_session *s);
@@ -131,8 +130,8 @@ TN_API int tn_llm_next(tn_llm_session *s, const tn_llm_sampler *opt,
 
 /* Bytes to text: holds back an unfinished UTF-8 character. *text is valid until the next call. */
 TN_API int tn_llm_text(tn_llm_session *s, int32_t id, const char **text, size_t *n) TN_MUST_CHECK;
-TN_API int tn_llm_text_end(tn_llm_session *s, const char **text,
-                           size_t *n) TN_MUST_CHECK; /* what is still held */
+/* What is still held, as U+FFFD where it is no whole character. */
+TN_API int tn_llm_text_end(tn_llm_session *s, const char **text, size_t *n) TN_MUST_CHECK;
 
 /* Appends ids and gives the log-probability of each after the first; out has n - 1 numbers, and
  * best (may be NULL) the likeliest token at each of these places. */

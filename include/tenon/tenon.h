@@ -165,15 +165,15 @@ TN_API tn_array *tn_complex(float re, float im); /* weak, c64 */
 
 /* ---- Asking arrays -------------------------------------------------------------------- */
 
-TN_API int tn_ndim(const tn_array *a);
-TN_API int64_t tn_dim(const tn_array *a,
-                      int axis);            /* negative counts from the end; 0 when out of range */
-TN_API tn_ints tn_shape(const tn_array *a); /* valid while the array lives */
-TN_API int64_t tn_size(const tn_array *a);  /* elements */
-TN_API size_t tn_nbytes(const tn_array *a); /* size x item size */
-TN_API tn_dtype tn_dtype_of(const tn_array *a);
-TN_API const char *tn_dtype_name(tn_dtype d); /* "float32"; "?" when out of range */
-TN_API size_t tn_dtype_size(tn_dtype d);      /* bytes an element */
+TN_API int tn_ndim(const tn_array *a); /* number of axes */
+/* Size of an axis; negative ones count from the end; 0 when out of range. */
+TN_API int64_t tn_dim(const tn_array *a, int axis);
+TN_API tn_ints tn_shape(const tn_array *a);     /* valid while the array lives */
+TN_API int64_t tn_size(const tn_array *a);      /* elements */
+TN_API size_t tn_nbytes(const tn_array *a);     /* size x item size */
+TN_API tn_dtype tn_dtype_of(const tn_array *a); /* of its elements */
+TN_API const char *tn_dtype_name(tn_dtype d);   /* "float32"; "?" when out of range */
+TN_API size_t tn_dtype_size(tn_dtype d);        /* bytes an element */
 /* MLX's promotion table (mlx/dtype.cpp): the dtype two arrays meet in. */
 TN_API tn_dtype tn_promote(tn_dtype a, tn_dtype b);
 
@@ -207,13 +207,16 @@ TN_API void tn_on_error(void (*fn)(int status, const char *message, void *ud), v
 
 /* ---- Ownership ---------------------------------------------------------------------------- */
 
-TN_API tn_array *tn_keep(tn_array *a); /* returns a */
-TN_API void tn_drop(tn_array *a);
+TN_API tn_array *tn_keep(tn_array *a); /* O2: yours beyond the scope; returns a */
+TN_API void tn_drop(tn_array *a);      /* O2: gives back what tn_keep or tn_assign took */
+/* O3: the slot holds `a` from now on; the status of `a`, and no change, if it is an error array. */
 TN_API int tn_assign(tn_array **slot, tn_array *a);
+/* O3: slots[i] holds news.v[i], all or none; then `news` and `also` are evaluated together. */
 TN_API int tn_commit(tn_array **slots, tn_list news, tn_list also) TN_MUST_CHECK;
-TN_API tn_scope *tn_scope_begin(void); /* never NULL */
-TN_API void tn_scope_end(tn_scope *s); /* ends s and any scope begun after it on this thread */
-TN_API tn_array *tn_escape(tn_array *a);
+TN_API tn_scope *tn_scope_begin(void);   /* never NULL */
+TN_API void tn_scope_end(tn_scope *s);   /* ends s and any scope begun after it on this thread */
+TN_API tn_array *tn_escape(tn_array *a); /* O4: moves the handle to the parent scope; returns a */
+/* O7: ends s, moves the handles of `list` to its parent and evaluates them. */
 TN_API int tn_scope_eval(tn_scope *s, tn_list list) TN_MUST_CHECK;
 
 #define TN_SCOPE                                                                                   \
@@ -236,8 +239,8 @@ TN_API int tn_async_eval(tn_list list) TN_MUST_CHECK;
 TN_API int tn_wait(tn_stream *s) TN_MUST_CHECK; /* NULL: the current stream; its earliest failure */
 TN_API tn_stream *tn_stream_new(void);          /* NULL with tn_error() set when out of memory */
 TN_API void tn_stream_free(tn_stream *s);       /* waits for its work */
-TN_API tn_stream *
-tn_use(tn_stream *s); /* makes s current on this thread (NULL: the default); returns the previous */
+/* Makes s current on this thread (NULL: the default); returns the previous one. */
+TN_API tn_stream *tn_use(tn_stream *s);
 #define TN_ON(stream)                                                                              \
     for (tn_stream * TN_CAT_(tn_o_, __LINE__)                                                      \
                          __attribute__((cleanup(tn_on_cleanup_))) = tn_use(stream),                \
@@ -248,20 +251,20 @@ static inline void tn_on_cleanup_(tn_stream **previous) { tn_use(*previous); }
 /* ---- Threads, memory, machine --------------------------------------------------------------- */
 
 TN_API int tn_set_threads(int n) TN_MUST_CHECK; /* threads a CPU kernel may use; 0: one a core */
-TN_API int tn_threads(void);
+TN_API int tn_threads(void);                    /* how many it may use now */
 typedef struct tn_memory {
     size_t active; /* bytes of array data in use */
     size_t peak;   /* highest `active` since the last tn_memory_reset_peak */
     size_t cache;  /* bytes freed and kept for reuse */
     size_t limit;  /* an allocation that would pass it fails with TN_EMEMORY; 0: none */
 } tn_memory;
-TN_API tn_memory tn_memory_stats(void);
-TN_API void tn_memory_reset_peak(void);
+TN_API tn_memory tn_memory_stats(void);                /* of the whole process, exact to the byte */
+TN_API void tn_memory_reset_peak(void);                /* to what is in use now */
 TN_API size_t tn_memory_set_limit(size_t bytes);       /* returns the previous limit */
 TN_API size_t tn_memory_set_cache_limit(size_t bytes); /* returns the previous limit */
-TN_API void tn_memory_clear_cache(void);
-TN_API const char *tn_cpu_name(void); /* "AMD EPYC" */
-TN_API const char *tn_isa(void);      /* the kernels in use: "avx512", "avx2", "neon", "ref" */
+TN_API void tn_memory_clear_cache(void);               /* gives it back to the system */
+TN_API const char *tn_cpu_name(void);                  /* "AMD EPYC" */
+TN_API const char *tn_isa(void); /* the kernels in use: "avx512", "avx2", "neon", "ref" */
 
 /* ---- The graph ------------------------------------------------------------------------------- */
 
@@ -298,27 +301,27 @@ TN_API void tn_free(void *p); /* frees strings that the library returned */
 #define TN_OPT(T, ...) (&(T){.size = sizeof(T), __VA_ARGS__})
 #endif
 
-/* ---- Making: constants and ranges
- * ---------------------------------------------------------------- */
+/* ---- Making: constants and ranges ----------------------------------------------------------- */
 
 TN_API tn_array *tn_full(tn_ints shape, tn_array *value); /* value repeated; its dtype */
-TN_API tn_array *tn_zeros(tn_ints shape, tn_dtype dtype);
-TN_API tn_array *tn_ones(tn_ints shape, tn_dtype dtype);
+TN_API tn_array *tn_zeros(tn_ints shape, tn_dtype dtype); /* all 0 */
+TN_API tn_array *tn_ones(tn_ints shape, tn_dtype dtype);  /* all 1 */
+/* The same with the shape and dtype of `a`. */
 TN_API tn_array *tn_zeros_like(tn_array *a);
 TN_API tn_array *tn_ones_like(tn_array *a);
 /* start, start + step, ... up to but not including stop; computed in f64 or i64. */
 TN_API tn_array *tn_arange(double start, double stop, double step, tn_dtype dtype);
-TN_API tn_array *tn_linspace(double start, double stop, int64_t num,
-                             tn_dtype dtype); /* stop included */
-TN_API tn_array *tn_eye(int64_t n, int64_t m, int64_t k,
-                        tn_dtype dtype); /* ones on the k-th diagonal of [n, m] */
-TN_API tn_array *tn_tri(int64_t n, int64_t m, int64_t k, tn_dtype dtype); /* ones on and below it */
-TN_API tn_array *tn_tril(tn_array *a,
-                         int64_t k); /* zero above the k-th diagonal of the last two axes */
-TN_API tn_array *tn_triu(tn_array *a, int64_t k); /* zero below it */
+/* num numbers evenly spaced from start to stop, both included. */
+TN_API tn_array *tn_linspace(double start, double stop, int64_t num, tn_dtype dtype);
+/* [n, m] with ones on the k-th diagonal (0: the main one, positive: above it) and zeros elsewhere;
+ * tri: ones on and below it. */
+TN_API tn_array *tn_eye(int64_t n, int64_t m, int64_t k, tn_dtype dtype);
+TN_API tn_array *tn_tri(int64_t n, int64_t m, int64_t k, tn_dtype dtype);
+/* Zeros above (tril) or below (triu) the k-th diagonal of the last two axes. */
+TN_API tn_array *tn_tril(tn_array *a, int64_t k);
+TN_API tn_array *tn_triu(tn_array *a, int64_t k);
 
-/* ---- Shape and layout: no copies where strides allow
- * ----------------------------------------------- */
+/* ---- Shape and layout: no copies where strides allow ---------------------------------------- */
 
 TN_API tn_array *tn_astype(tn_array *a, tn_dtype dtype); /* floats to integers truncate */
 TN_API tn_array *tn_contiguous(tn_array *a);             /* row-major in memory */
@@ -326,24 +329,27 @@ TN_API tn_array *tn_view(tn_array *a, tn_dtype dtype); /* the same bytes; the la
 TN_API tn_array *tn_reshape(tn_array *a, tn_ints shape);                /* one -1 is worked out */
 TN_API tn_array *tn_flatten(tn_array *a, int start_axis, int end_axis); /* 0, -1: to one axis */
 TN_API tn_array *tn_squeeze(tn_array *a, tn_ints axes);                 /* drops axes of size 1 */
-TN_API tn_array *tn_expand_dims(tn_array *a,
-                                tn_ints axes); /* new axes of size 1, placed as in the result */
+/* New axes of size 1, at these places of the result. */
+TN_API tn_array *tn_expand_dims(tn_array *a, tn_ints axes);
 TN_API tn_array *tn_transpose(tn_array *a, tn_ints axes); /* TN_ALL: reversed */
+/* One axis to another place, the others staying in order; two axes exchanged. */
 TN_API tn_array *tn_moveaxis(tn_array *a, int source, int destination);
 TN_API tn_array *tn_swapaxes(tn_array *a, int axis1, int axis2);
+/* Repeated along new leading axes and axes of size 1, as NumPy does. */
 TN_API tn_array *tn_broadcast_to(tn_array *a, tn_ints shape);
+/* Joined along an axis, which alone may differ in size; dtypes are promoted. */
 TN_API tn_array *tn_concatenate(tn_list arrays, int axis);
 TN_API tn_array *tn_stack(tn_list arrays, int axis);                        /* along a new axis */
 TN_API void tn_split(tn_array *a, int n, int axis, tn_array **out);         /* n equal parts */
 TN_API void tn_split_at(tn_array *a, tn_ints at, int axis, tn_array **out); /* at.n + 1 parts */
+/* `value` added before (low) and after (high) each axis; one entry an axis. */
 TN_API tn_array *tn_pad(tn_array *a, tn_ints low, tn_ints high, tn_array *value);
-TN_API tn_array *tn_repeat(tn_array *a, int64_t repeats,
-                           int axis); /* each element `repeats` times */
-TN_API tn_array *tn_tile(tn_array *a, tn_ints reps);
-TN_API tn_array *tn_flip(tn_array *a, tn_ints axes);
+/* Each element `repeats` times in a row along an axis. */
+TN_API tn_array *tn_repeat(tn_array *a, int64_t repeats, int axis);
+TN_API tn_array *tn_tile(tn_array *a, tn_ints reps); /* the whole, reps.v[i] times along axis i */
+TN_API tn_array *tn_flip(tn_array *a, tn_ints axes); /* back to front along the axes */
 
-/* ---- Parts and picking
- * ------------------------------------------------------------------------------- */
+/* ---- Parts and picking ---------------------------------------------------------------------- */
 
 /* a[start:stop:step] with Python's rules, one entry an axis; step TN_ALL: all 1. To go backwards
  * through the first element, let stop be INT64_MIN. */
@@ -356,18 +362,17 @@ TN_API tn_array *tn_slice_update(tn_array *a, tn_array *update, tn_ints start, t
  * out of range is TN_EINDEX when it is evaluated. */
 TN_API tn_array *tn_take(tn_array *a, tn_array *indices, int axis);
 
-/* ---- Products
- * ------------------------------------------------------------------------------------------- */
+/* ---- Products ------------------------------------------------------------------------------- */
 
 /* [..., M, K] @ [..., K, N] with NumPy's rules for 1-d operands and batch axes. Floats and complex.
  */
 TN_API tn_array *tn_matmul(tn_array *a, tn_array *b);
-TN_API tn_array *tn_addmm(tn_array *c, tn_array *a, tn_array *b, double alpha,
-                          double beta); /* alpha a@b + beta c */
+/* alpha a@b + beta c; c broadcasts. */
+TN_API tn_array *tn_addmm(tn_array *c, tn_array *a, tn_array *b, double alpha, double beta);
 
-/* ---- Quantisation: MLX's affine layout (w = scale * q + bias, groups along the last axis)
- * --------------------- Rows are packed into u32 words, low bits first; bits 2 3 4 5 6 8, groups of
- * 32 64 128. */
+/* ---- Quantisation ----------------------------------------------------------------------------
+ * MLX's affine layout: w = scale * q + bias, in groups of 32, 64 or 128 along the last axis. Rows
+ * of 2, 3, 4, 5, 6 or 8 bit numbers are packed into u32 words, low bits first. */
 
 /* out: packed u32 [..., K * bits / 32], scales and biases [..., K / group] in w's dtype. */
 TN_API void tn_quantize(tn_array *w, int group, int bits, tn_array *out[3]);
@@ -377,13 +382,15 @@ TN_API tn_array *tn_dequantize(tn_array *w, tn_array *scales, tn_array *biases, 
 TN_API tn_array *tn_quantized_matmul(tn_array *x, tn_array *w, tn_array *scales, tn_array *biases,
                                      bool transpose, int group, int bits);
 
-/* ---- Compositions of reductions and scans
- * ------------------------------------------------------------------------ */
+/* ---- Compositions of reductions and scans --------------------------------------------------- */
 
+/* Mean, variance (divided by the count less ddof) and its root; integers give f32. */
 TN_API tn_array *tn_mean(tn_array *a, tn_ints axes, bool keepdims);
 TN_API tn_array *tn_var(tn_array *a, tn_ints axes, bool keepdims, int64_t ddof);
 TN_API tn_array *tn_std(tn_array *a, tn_ints axes, bool keepdims, int64_t ddof);
 TN_API tn_array *tn_softmax(tn_array *a, tn_ints axes); /* integers give f32; accumulates in f32 */
+/* Running results along an axis: from the end when `reverse`; each including its own element when
+ * `inclusive`, else only those before it. */
 TN_API tn_array *tn_cumsum(tn_array *a, int axis, bool reverse, bool inclusive);
 TN_API tn_array *tn_cumprod(tn_array *a, int axis, bool reverse, bool inclusive);
 TN_API tn_array *tn_cummax(tn_array *a, int axis, bool reverse, bool inclusive);
@@ -392,14 +399,14 @@ TN_API tn_array *tn_logcumsumexp(tn_array *a, int axis, bool reverse, bool inclu
 TN_API tn_array *tn_sort(tn_array *a, int axis);            /* ascending, stable, NaN last */
 TN_API tn_array *tn_argsort(tn_array *a, int axis);         /* u32 */
 TN_API tn_array *tn_topk(tn_array *a, int64_t k, int axis); /* the k largest, ascending */
-TN_API tn_array *tn_clip(tn_array *a, tn_array *low,
-                         tn_array *high); /* NULL: no bound on that side */
+/* Kept between low and high; NULL: no bound on that side. */
+TN_API tn_array *tn_clip(tn_array *a, tn_array *low, tn_array *high);
 
-/* ---- Layers with kernels of their own
- * ------------------------------------------------------------------------------ */
+/* ---- Layers with kernels of their own ------------------------------------------------------- */
 
-TN_API tn_array *tn_fast_rms_norm(tn_array *x, tn_array *weight,
-                                  double eps); /* last axis; weight [D] or NULL */
+/* Over the last axis, of size D: x / sqrt(mean(x^2) + eps), and (x - mean) / sqrt(var + eps); then
+ * times weight [D] plus bias [D] (NULL: without). Computed in f32. */
+TN_API tn_array *tn_fast_rms_norm(tn_array *x, tn_array *weight, double eps);
 TN_API tn_array *tn_fast_layer_norm(tn_array *x, tn_array *weight, tn_array *bias, double eps);
 
 typedef struct tn_rope_opt {
@@ -425,21 +432,25 @@ typedef struct tn_sdpa_opt {
 TN_API tn_array *tn_fast_scaled_dot_product_attention(tn_array *q, tn_array *k, tn_array *v,
                                                       double scale, const tn_sdpa_opt *opt);
 
-/* ---- Random numbers: MLX's threefry streams, the same values from the same keys
- * ------------------------------------- key: u32 [2]; NULL: the next of this thread's default
- * sequence, which tn_random_seed starts. */
+/* ---- Random numbers ---------------------------------------------------------------------------
+ * MLX's threefry streams: the same values from the same keys. A key is u32 [2]; NULL takes the
+ * next of this thread's default sequence, which tn_random_seed starts. */
 
-TN_API void tn_random_seed(uint64_t seed);
-TN_API tn_array *tn_random_key(uint64_t seed);
-TN_API tn_array *tn_random_split(tn_array *key, int64_t n); /* [n, 2] */
-TN_API tn_array *tn_random_bits(tn_ints shape, int width,
-                                tn_array *key); /* 1, 2 or 4 bytes: u8, u16, u32 */
+TN_API void tn_random_seed(uint64_t seed);                  /* this thread's sequence anew */
+TN_API tn_array *tn_random_key(uint64_t seed);              /* [2], from a number */
+TN_API tn_array *tn_random_split(tn_array *key, int64_t n); /* [n, 2]: n independent keys */
+/* Random bits in numbers of 1, 2 or 4 bytes: u8, u16, u32. */
+TN_API tn_array *tn_random_bits(tn_ints shape, int width, tn_array *key);
+/* Evenly spread over [low, high); NULL bounds: 0 and 1. */
 TN_API tn_array *tn_random_uniform(tn_array *low, tn_array *high, tn_ints shape, tn_dtype dtype,
-                                   tn_array *key); /* NULL bounds: 0, 1 */
-TN_API tn_array *tn_random_normal(tn_ints shape, tn_dtype dtype, tn_array *key);
+                                   tn_array *key);
+TN_API tn_array *tn_random_normal(tn_ints shape, tn_dtype dtype, tn_array *key); /* mean 0, sd 1 */
+/* Integers from low up to but not including high. */
 TN_API tn_array *tn_random_randint(tn_array *low, tn_array *high, tn_ints shape, tn_dtype dtype,
                                    tn_array *key);
+/* True with probability p. */
 TN_API tn_array *tn_random_bernoulli(tn_array *p, tn_ints shape, tn_array *key);
+/* The standard Gumbel distribution, -log(-log(u)). */
 TN_API tn_array *tn_random_gumbel(tn_ints shape, tn_dtype dtype, tn_array *key);
 /* Samples of softmax(logits) along `axis`, which the result lacks; u32. */
 TN_API tn_array *tn_random_categorical(tn_array *logits, int axis, tn_array *key);
