@@ -65,8 +65,7 @@ static tn_array *column(int e, int k, tn_dtype dtype, tn_array *a, tn_array *b, 
 #undef EW2
 #undef EW3
         (void)
-        a,
-        (void)b, (void)c, (void)y;
+    a, (void)b, (void)c, (void)y;
     switch (e * 3 + k) {
 #define EW1(name, dom, value, deriv, doc)                                                          \
     case TNI_EW_##name * 3:                                                                        \

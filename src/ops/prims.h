@@ -43,8 +43,8 @@ typedef struct tni_p_arange {
 
 /* matmul(a [..., M, K], b [..., K, N]) -> [..., M, N]; batch axes already broadcast to the
  * output's (stride 0 where repeated); any strides, of which the plain and the transposed
- * layouts are the fast ones. f16 and bf16 accumulate in f32; also f32, f64, c64. K may be 0. With an
- * f32 output each operand may be f16 or bf16. */
+ * layouts are the fast ones. f16 and bf16 accumulate in f32; also f32, f64, c64. K may be 0. With
+ * an f32 output each operand may be f16 or bf16. */
 
 /* MLX's affine quantisation: `bits` of 2 3 4 5 6 8, groups of 32 64 128 along the last axis. */
 typedef struct tni_p_quant {
