@@ -34,6 +34,8 @@ TN_API tn_array *tn_maximum(tn_array *a, tn_array *b);
 TN_API tn_array *tn_minimum(tn_array *a, tn_array *b);
 /* Negation; unsigned integers wrap. Any dtype but bool; operands promoted. */
 TN_API tn_array *tn_neg(tn_array *a);
+/* The operand itself (+a). Any dtype but bool; operands promoted. */
+TN_API tn_array *tn_positive(tn_array *a);
 /* Absolute value; of complex numbers a float. Any dtype; complex64 gives float32. */
 TN_API tn_array *tn_abs(tn_array *a);
 /* -1, 0 or 1; z/|z| for complex numbers. Any dtype; operands promoted. */
