@@ -1,8 +1,8 @@
-/* Normalisers: Unicode normal forms by utf8proc, case, white space, replacements. Each step reads
- * one string and writes another; ASCII, which no normal form changes, is passed on as it is. */
+/* Normalisers: normal forms, case, white space, replacements. Each step reads one string and writes
+ * another. */
 #include "base/alloc.h"
 #include "base/err.h"
-#include "llm/tok.h"
+#include "llm/tok_unicode.h"
 #include <string.h>
 #include <utf8proc.h>
 
@@ -10,37 +10,6 @@ static int norm_memory(size_t n) { return tni_fail_memory(n, "normalising text")
 
 static int norm_append(tni_str *out, const char *s, size_t n) {
     return tni_str_append(out, s, n) ? norm_memory(n) : 0;
-}
-
-static bool norm_is_ascii(const char *s, size_t n) {
-    unsigned char any = 0;
-    for (size_t i = 0; i < n; i++) any |= (unsigned char)s[i];
-    return any < 0x80;
-}
-
-static int norm_form(tok_norm_kind kind, const char *s, size_t n, tni_str *out) {
-    static const int options[] = {
-        [TOK_NFC] = UTF8PROC_COMPOSE,
-        [TOK_NFD] = UTF8PROC_DECOMPOSE,
-        [TOK_NFKC] = UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
-        [TOK_NFKD] = UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
-    };
-    utf8proc_option_t o = (utf8proc_option_t)(UTF8PROC_STABLE | options[kind]);
-    if (norm_is_ascii(s, n)) return norm_append(out, s, n);
-    const utf8proc_uint8_t *text = (const utf8proc_uint8_t *)s;
-    utf8proc_ssize_t want = utf8proc_decompose(text, (utf8proc_ssize_t)n, NULL, 0, o);
-    if (want < 0)
-        return tni_fail(TN_EVALUE, "the text cannot be normalised: %s", utf8proc_errmsg(want));
-    /* One more: reencode ends the text with a zero byte. */
-    utf8proc_int32_t *buffer = tni_alloc_array((size_t)want + 1, sizeof *buffer);
-    if (!buffer) return norm_memory(((size_t)want + 1) * sizeof *buffer);
-    want = utf8proc_decompose(text, (utf8proc_ssize_t)n, buffer, want, o);
-    if (want >= 0) want = utf8proc_reencode(buffer, want, o);
-    int status =
-        want < 0 ? tni_fail(TN_EVALUE, "the text cannot be normalised: %s", utf8proc_errmsg(want))
-                 : norm_append(out, (const char *)buffer, (size_t)want);
-    tni_free(buffer);
-    return status;
 }
 
 /* Runs through the characters: lower case, or without non-spacing marks. */
@@ -57,7 +26,7 @@ static int norm_each(tok_norm_kind kind, const char *s, size_t n, tni_str *out) 
         } else if (c == 0x130) { /* the one character whose lower case is two */
             status = norm_append(out, "i\xcc\x87", 3);
         } else {
-            int k = tni_utf8_encode((uint32_t)utf8proc_tolower((utf8proc_int32_t)c), to);
+            int k = tni_utf8_encode((uint32_t)tok_lower((int32_t)c), to);
             status = norm_append(out, to, (size_t)k);
         }
         i += (size_t)len;
@@ -153,7 +122,7 @@ static int norm_step(const tok_norm *k, tok_cursor *c, const char *s, size_t n, 
     case TOK_REPLACE:
         return norm_replace(k, c, s, n, out);
     default:
-        return norm_form(k->kind, s, n, out);
+        return tok_normal_form(k->kind, s, n, out);
     }
 }
 

@@ -4,7 +4,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "base/alloc.h"
 #include "base/err.h"
-#include "llm/tok.h"
+#include "llm/tok_unicode.h"
 #include <pcre2.h>
 #include <string.h>
 
@@ -18,8 +18,8 @@ enum { REGEX_PATTERN_LIMIT = 1 << 16, REGEX_MATCH_LIMIT = 20000000 };
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-"         \
     "\\x{1fff}\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}"        \
     "\\x{3001}-\\x{10ffff}"
-/* Alphabetic, marks, decimal numbers, connectors (UTS 18, annex C); 24B6 to 24E9 are alphabetic. */
-#define REGEX_WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}"
+/* Alphabetic, marks, decimal numbers, connectors (UTS 18, annex C). */
+#define REGEX_WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\p{tok word}"
 
 struct tok_regex {
     pcre2_code *code;
@@ -45,16 +45,47 @@ typedef struct regex_reader {
     tni_str out;
 } regex_reader;
 
+static int regex_property(regex_reader *r);
+
+/* `body` is written in this file's own terms: the members of a class. */
 static int regex_puts(regex_reader *r, const char *open, const char *body) {
-    int status = r->in_class ? 0 : tni_str_puts(&r->out, open);
-    if (!status) status = tni_str_puts(&r->out, body);
-    if (!status && !r->in_class) status = tni_str_putc(&r->out, ']');
+    regex_reader sub = {.s = body, .n = strlen(body), .in_class = true, .out = r->out};
+    int status = r->in_class ? 0 : tni_str_puts(&sub.out, open);
+    while (sub.at < sub.n && !status) {
+        if (!strncmp(sub.s + sub.at, "\\p{", 3))
+            status = regex_property(&sub);
+        else
+            status = tni_str_putc(&sub.out, sub.s[sub.at++]);
+    }
+    if (!status && !r->in_class) status = tni_str_putc(&sub.out, ']');
+    r->out = sub.out;
     return status ? tni_fail_memory(r->n, "a pattern") : 0;
 }
 
 static int regex_copy(regex_reader *r, size_t n) {
     int status = tni_str_append(&r->out, r->s + r->at, n);
     r->at += n;
+    return status ? tni_fail_memory(r->n, "a pattern") : 0;
+}
+
+/* \p{name}, \P{name} or \p{^name}, with the members that PCRE2's tables lack; "tok name" has these
+ * alone. PCRE2 from 10.40 on takes \p{Han} for script extensions, Oniguruma for the script. */
+static int regex_property(regex_reader *r) {
+    const char *name = r->s + r->at + 3, *end = memchr(name, '}', r->n - r->at - 3);
+    if (!end) return regex_copy(r, 3);
+    bool negative = r->s[r->at + 1] == 'P';
+    if (*name == '^') negative = !negative, name++;
+    size_t n = (size_t)(end - name);
+    bool own = n > 4 && !memcmp(name, "tok ", 4), han = n == 3 && !memcmp(name, "Han", 3);
+    const char *more = own ? tok_more(name + 4, n - 4) : tok_more(name, n);
+    if (!more || (negative && r->in_class)) return regex_copy(r, (size_t)(end + 1 - r->s) - r->at);
+    int status = r->in_class ? 0 : tni_str_puts(&r->out, negative ? "[^" : "[");
+    if (!status && !own)
+        status = tni_str_printf(&r->out, "\\p{%s%.*s}", han && PCRE2_MINOR >= 40 ? "sc:" : "",
+                                (int)n, name);
+    if (!status) status = tni_str_puts(&r->out, more);
+    if (!status && !r->in_class) status = tni_str_putc(&r->out, ']');
+    r->at = (size_t)(end + 1 - r->s);
     return status ? tni_fail_memory(r->n, "a pattern") : 0;
 }
 
@@ -66,6 +97,8 @@ static int regex_escape(regex_reader *r) {
         r->at += 6;
         return status ? tni_fail_memory(r->n, "a pattern") : 0;
     }
+    if ((c == 'p' || c == 'P') && r->at + 3 < r->n && r->s[r->at + 2] == '{')
+        return regex_property(r);
     if (!strchr("sSwh", c) && (c != 'W' || r->in_class)) return regex_copy(r, 2);
     r->at += 2;
     switch (c) {

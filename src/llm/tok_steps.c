@@ -7,6 +7,9 @@
 
 enum { STEPS_DEPTH = 8 };
 
+/* \w of Rust's regex, which the pre-tokenizer Whitespace is written in. */
+#define STEPS_WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\p{tok rust word}"
+
 const char *const tok_gpt2_pattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
@@ -122,14 +125,18 @@ static int steps_pre_fill(const json_t *o, const char *type, tok_pre *p) {
     }
     if (!strcmp(type, "Digits"))
         return steps_regex(
-            p, "\\p{N}", steps_flag(o, "individual_digits", false) ? TOK_ISOLATED : TOK_CONTIGUOUS,
-            false);
+            p, "[\\p{N}\\p{tok digit}]",
+            steps_flag(o, "individual_digits", false) ? TOK_ISOLATED : TOK_CONTIGUOUS, false);
     if (!strcmp(type, "Punctuation")) {
         tok_behavior b = TOK_ISOLATED;
         int status = json_object_get(o, "behavior") ? steps_behavior(o, &b) : 0;
-        return status ? status : steps_regex(p, "[!-\\/:-@\\[-`{-~\\p{P}]", b, false);
+        return status
+                   ? status
+                   : steps_regex(p, "(?![\\p{tok no punct}])[!-\\/:-@\\[-`{-~\\p{P}\\p{tok punct}]",
+                                 b, false);
     }
-    if (!strcmp(type, "Whitespace")) return steps_regex(p, "\\w+|[^\\w\\s]+", TOK_REMOVED, true);
+    if (!strcmp(type, "Whitespace"))
+        return steps_regex(p, "[" STEPS_WORD "]+|[^" STEPS_WORD "\\s]+", TOK_REMOVED, true);
     if (!strcmp(type, "WhitespaceSplit")) return steps_regex(p, "\\s", TOK_REMOVED, false);
     return steps_unknown("the pre-tokenizer", o);
 }

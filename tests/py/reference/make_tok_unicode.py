@@ -43,8 +43,8 @@ def ranges(chars):
     return out
 
 
-def rows(macro, name, chars):
-    """Class members, as many a string as fit a line."""
+def rows(name, chars):
+    """Members of a class, as many as fit a line."""
     parts = ["\\\\x{%x}" % a if a == b else "\\\\x{%x}-\\\\x{%x}" % (a, b) for a, b in ranges(chars)]
     lines, line = [], ""
     for p in parts:
@@ -53,8 +53,7 @@ def rows(macro, name, chars):
             line = ""
         line += p
     lines.append(line)
-    print("%s(%s%s)" % (macro, '"%s", ' % name if name else "",
-                        "\n    ".join('"%s"' % s for s in lines)))
+    print('TOK_MORE("%s", %s)' % (name, "\n    ".join('"%s"' % s for s in lines)))
 
 
 def known14(name):
@@ -83,42 +82,62 @@ def not_normalised():
     return out
 
 
+def is_word(c):
+    return (unicodedata2.category(chr(c))[0] in "LM" or
+            unicodedata2.category(chr(c)) in ("Nd", "Nl", "Pc"))
+
+
+def lower_case():
+    """Runs (first, last, difference) of what the package lowers and Unicode 14 does not."""
+    lower, out = nm.Lowercase(), []
+    for c in CHARS:
+        s = lower.normalize_str(chr(c))
+        if len(s) != 1 or s == chr(c).lower():
+            continue
+        if out and out[-1][1] == c - 1 and out[-1][2] == ord(s) - c:
+            out[-1][1] = c
+        else:
+            out.append([c, c, ord(s) - c])
+    return out
+
+
 def main():
     assert unicodedata.unidata_version == "14.0.0"
     print("/* Written by tests/py/reference/make_tok_unicode.py from the tokenizers package; see "
           "there. */")
-    print("/* Characters that \\p{...} has besides those of Unicode 14. */")
+    print("/* Members that classes have besides those of Unicode 14. */")
     for name in PROPERTIES:
         more = removed(pre.Split(Regex("\\p{%s}" % name), "removed")) - known14(name)
         if more:
-            rows("TOK_MORE", name, more)
+            rows(name, more)
     han = removed(pre.Split(Regex("\\p{Han}"), "removed"))
-    rows("TOK_MORE", "Han", {c for c in han if unicodedata.category(chr(c)) == "Cn"})
-    print("/* Alphabetic characters that are no letters, marks or numbers. */")
-    word = removed(pre.Split(Regex("\\w"), "removed"))
-    rows("TOK_WORD", "", {c for c in word if unicodedata2.category(chr(c))[0] not in "LM" and
-                          unicodedata2.category(chr(c)) not in ("Nd", "Nl", "Pc")})
+    rows("Han", {c for c in han if unicodedata.category(chr(c)) == "Cn"})
+
+    print("/* \\w besides letters, marks, Nd, Nl and Pc: Oniguruma's, then that of Rust's regex. */")
+    rows("word", {c for c in removed(pre.Split(Regex("\\w"), "removed")) if not is_word(c)})
+    space = pre.Whitespace()
+    rows("rust word", {c for c in CHARS if not is_word(c) and
+                       len(space.pre_tokenize_str("a%sa" % chr(c))) == 1})
+
     print("/* Numbers to the pre-tokenizer Digits besides \\p{N}. */")
     number = removed(pre.Split(Regex("\\p{N}"), "removed"))
     digits = pre.Digits(individual_digits=True)
-    rows("TOK_DIGIT", "", {c for c in CHARS if c not in number and
-                           len(digits.pre_tokenize_str("a%sa" % chr(c))) == 3})
+    rows("digit", {c for c in CHARS if c not in number and
+                   len(digits.pre_tokenize_str("a%sa" % chr(c))) == 3})
+
     print("/* What the pre-tokenizer Punctuation takes besides \\p{P} and ASCII; what it leaves. */")
     punct = removed(pre.Punctuation("removed"))
     names = {c for c in CHARS if unicodedata2.category(chr(c))[0] == "P"}
-    rows("TOK_PUNCT", "", {c for c in punct - names if c > 127})
-    rows("TOK_NO_PUNCT", "", names - punct)
+    rows("punct", {c for c in punct - names if c > 127})
+    rows("no punct", names - punct)
+
     print("/* First and last of characters that normal forms leave alone. */")
     for a, b in ranges(not_normalised()):
         print("TOK_UNKNOWN(0x%x, 0x%x)" % (a, b))
-    print("/* Lower case since Unicode 14: first, last, step, difference. */")
-    lower, pairs = nm.Lowercase(), []
-    for c in CHARS:
-        s = lower.normalize_str(chr(c))
-        if len(s) == 1 and s != unicodedata.normalize("NFC", chr(c)).lower() and s != chr(c).lower():
-            pairs.append((c, ord(s) - c))
-    for c, d in pairs:
-        print("TOK_LOWER(0x%x, %d)" % (c, d))
+
+    print("/* Lower case since Unicode 14: first, last, difference. */")
+    for a, b, d in lower_case():
+        print("TOK_LOWER(0x%x, 0x%x, %d)" % (a, b, d))
 
 
 main()
