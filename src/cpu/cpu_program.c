@@ -171,10 +171,8 @@ static int program_elementwise(tni_run *r, const void *const *in, void *const *o
     return 0;
 }
 
-int tni_cpu_run_isa(const tni_vm_isa *isa, const tni_program *p, const void *const *in,
-                    void *const *out) {
-    const char *fault = program_fault(p, isa);
-    if (fault) return tni_fail(TN_EINTERNAL, "fused program is malformed: %s", fault);
+static int program_run(const tni_vm_isa *isa, const tni_program *p, const void *const *in,
+                       void *const *out) {
     tni_run r;
     r.p = p;
     r.isa = isa;
@@ -183,6 +181,14 @@ int tni_cpu_run_isa(const tni_vm_isa *isa, const tni_program *p, const void *con
     r.scratch = NULL;
     return p->reduce == TNI_RED_NONE ? program_elementwise(&r, in, out)
                                      : tni_run_reduce(&r, in, out[0]);
+}
+
+int tni_cpu_run_isa(const tni_vm_isa *isa, const tni_program *p, const void *const *in,
+                    void *const *out) {
+    const char *fault = program_fault(p, isa);
+    if (fault) return tni_fail(TN_EINTERNAL, "fused program is malformed: %s", fault);
+    if (tni_tile_small(p, isa, in, out)) return 0;
+    return program_run(isa, p, in, out);
 }
 
 int tni_cpu_run(const tni_program *p, const void *const *in, void *const *out) {

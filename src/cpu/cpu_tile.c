@@ -44,18 +44,15 @@ typedef struct tile_planner {
     uint16_t uses[TNI_PROG_MAX_IN + TNI_PROG_MAX_INST]; /* values held by each register */
 } tile_planner;
 
-int tni_ew_arity(int ew) {
 #define EW1(name, dom, value, deriv, doc)      1,
 #define EW2(name, dom, value, da, db, doc)     2,
 #define EW3(name, dom, value, da, db, dc, doc) 3,
-    static const uint8_t arity[TNI_EW_COUNT] = {
+const uint8_t tni_ew_arities[TNI_EW_COUNT] = {
 #include "ops/elementwise.def"
-    };
+};
 #undef EW1
 #undef EW2
 #undef EW3
-    return arity[ew];
-}
 
 static int tile_arity(const tni_inst *i) {
     if (i->op == TNI_INST_CAST) return 1;
@@ -280,4 +277,83 @@ void tni_tile_run(const tni_run *r, const tni_walk *w, char *slots, const char *
         for (int o = 0; o < w->n_out; o++)
             tile_store(r, o, out[o] + at * (int64_t)w->out[o].size, reg[t->out[o]], m);
     }
+}
+
+/* ---- Small programs ------------------------------------------------------------------------- */
+
+enum { TILE_SMALL = 2048 }; /* elements, all values together */
+
+static char *tile_small_load(const tni_program *p, const tni_vm_isa *isa, const tni_inst *i,
+                             const void *const *in, char *y, int64_t n) {
+    tn_dtype d = (tn_dtype)i->dtype;
+    bool one = p->in[i->a].strides[0] == 0;
+    tni_cv_fn load = isa->load[d];
+    size_t size = tni_cls_size(tni_cls_of(d));
+    /* With several outputs a store may overwrite an input that another output still names. */
+    if (!load && !one && p->n_out == 1) return (char *)(uintptr_t)in[i->a];
+    if (load)
+        load(one ? 1 : (size_t)n, y, in[i->a]);
+    else
+        memcpy(y, in[i->a], one ? size : (size_t)n * size);
+    if (one) tile_spread(y, size, n);
+    return y;
+}
+
+static char *tile_small_cast(const tni_program *p, const tni_vm_isa *isa, const tni_inst *i,
+                             char *const *v, char *y, int64_t n) {
+    tn_dtype from = (tn_dtype)p->inst[i->a].dtype, to = (tn_dtype)i->dtype;
+    enum tni_cls cf = tni_cls_of(from), ct = tni_cls_of(to);
+    tni_cv_fn round = from == to ? NULL : isa->round[to];
+    tni_cv_fn cv = cf == ct ? NULL : isa->cast[cf][ct];
+    if (cf == TNI_CLS_F64 && round && ct == TNI_CLS_F32) cv = isa->narrow_f64;
+    if (!cv && !round) return v[i->a];
+    (cv ? cv : round)((size_t)n, y, v[i->a]);
+    if (cv && round) round((size_t)n, y, y);
+    return y;
+}
+
+/* One value: in y, or where it lies already. */
+static char *tile_small_value(const tni_program *p, const tni_vm_isa *isa, const tni_inst *i,
+                              const void *const *in, char *const *v, char *y, int64_t n) {
+    tni_cv_fn round = isa->round[i->dtype];
+    switch (i->op) {
+    case TNI_INST_LOAD:
+        return tile_small_load(p, isa, i, in, y, n);
+    case TNI_INST_CAST:
+        return tile_small_cast(p, isa, i, v, y, n);
+    case TNI_INST_CONST:
+        tile_constant(i, y);
+        if (round) round(1, y, y);
+        tile_spread(y, tni_cls_size(tni_cls_of((tn_dtype)i->dtype)), n);
+        return y;
+    default:;
+        int e = i->op - TNI_INST_EW, arity = tni_ew_arity(e);
+        tn_dtype d = (tn_dtype)p->inst[arity == 3 ? i->b : i->a].dtype;
+        isa->ew[tni_cls_of(d)][e]((size_t)n, y, v[i->a], v[i->b], v[i->c]);
+        if (round) round((size_t)n, y, y);
+        return y;
+    }
+}
+
+bool tni_tile_small(const tni_program *p, const tni_vm_isa *isa, const void *const *in,
+                    void *const *out) {
+    int64_t n = p->shape[0];
+    if (p->ndim != 1 || p->reduce != TNI_RED_NONE || n * p->n_inst > TILE_SMALL) return false;
+    for (int i = 0; i < p->n_in; i++)
+        if (p->in[i].strides[0] != 1 && p->in[i].strides[0] != 0) return false;
+    for (int o = 0; o < p->n_out; o++)
+        if (p->out[o].strides[0] != 1 && n != 1) return false;
+    _Alignas(64) char mem[(TILE_SMALL + TNI_PROG_MAX_INST * 8) * 8];
+    char *v[TNI_PROG_MAX_INST], *y = mem;
+    for (int i = 0; i < p->n_inst; i++, y += (n + 7) / 8 * 64) /* slots start on cache lines */
+        v[i] = tile_small_value(p, isa, &p->inst[i], in, v, y, n);
+    for (int o = 0; o < p->n_out; o++) {
+        tn_dtype d = p->out[o].dtype;
+        const char *x = v[p->out[o].value];
+        if (isa->store[d])
+            isa->store[d]((size_t)n, out[o], x);
+        else
+            memmove(out[o], x, (size_t)n * tni_cls_size(tni_cls_of(d)));
+    }
+    return true;
 }

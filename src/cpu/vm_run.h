@@ -103,12 +103,18 @@ void tni_walk_range(const tni_run *r, const tni_walk *w, char *scratch, const ch
 /* Copies n elements at src + i * stride (in elements) to dst. */
 void tni_gather(char *dst, const char *src, int64_t stride, int64_t n, size_t size);
 
-int tni_ew_arity(int ew); /* operands of row `ew` of elementwise.def */
+extern const uint8_t tni_ew_arities[TNI_EW_COUNT]; /* operands of the rows of elementwise.def */
+static inline int tni_ew_arity(int ew) { return tni_ew_arities[ew]; }
 
 void tni_tile_plan_make(tni_run *r, const tni_walk *w);
 /* n contiguous elements; scalar inputs point at their element. */
 void tni_tile_run(const tni_run *r, const tni_walk *w, char *slots, const char *const *in,
                   char *const *out, int64_t n);
+
+/* Runs a program of few elements over one contiguous dimension at once, without a plan; false
+ * when it is not such a program. */
+bool tni_tile_small(const tni_program *p, const tni_vm_isa *isa, const void *const *in,
+                    void *const *out);
 
 /* Fills r->machine if the program is one for it: floats and bools. `late` stores come after all
  * loads of a tile (an output that is also an input, and other outputs beside it). */

@@ -58,18 +58,30 @@ typedef struct plan_step {
 
 typedef TNI_VEC(plan_step) plan_stack;
 
-static int plan_enter(tni_plan *p, plan_stack *s, tni_node *n) {
+static void plan_mark(const tni_plan *p, tni_node *n) {
     n->mark = p->epoch;
     n->group = n->cgroup = TNI_GROUP_NONE;
     for (int i = 0; i < n->n_out; i++)
         if (n->out[i]) n->out[i]->uses = 0;
+}
+
+static int plan_push(plan_stack *s, tni_node *n) {
     return tni_vec_push(s, ((plan_step){n, 0}))
                ? tni_fail_memory(sizeof(plan_step), "an evaluation plan")
                : 0;
 }
 
+static bool plan_is_leaf(const tni_node *n) {
+    for (int i = 0; i < n->n_in; i++)
+        if (tni_state_of(n->in[i]) == TNI_LAZY) return false;
+    return true;
+}
+
 static int plan_walk(tni_plan *p, plan_stack *s, tni_node *root) {
-    int status = root->mark == p->epoch ? 0 : plan_enter(p, s, root);
+    if (root->mark == p->epoch) return 0;
+    plan_mark(p, root);
+    if (plan_is_leaf(root)) return plan_add(p, root);
+    int status = plan_push(s, root);
     while (!status && s->n) {
         plan_step *top = &s->v[s->n - 1];
         if (top->next == top->node->n_in) {
@@ -79,7 +91,10 @@ static int plan_walk(tni_plan *p, plan_stack *s, tni_node *root) {
         }
         tn_array *a = top->node->in[top->next++];
         if (tni_state_of(a) != TNI_LAZY) continue;
-        if (a->node->mark != p->epoch) status = plan_enter(p, s, a->node);
+        if (a->node->mark != p->epoch) {
+            plan_mark(p, a->node);
+            status = plan_is_leaf(a->node) ? plan_add(p, a->node) : plan_push(s, a->node);
+        }
         a->uses++;
     }
     return status;
