@@ -50,7 +50,7 @@ static int decode_token(const tni_tok *t, int32_t id, const tok_token **k) {
 int tni_tok_decode(const tni_tok *t, const int32_t *ids, size_t n, bool skip_special,
                    tni_str *out) {
     tni_str bytes = {0};
-    const tok_token *k;
+    const tok_token *k = NULL;
     int status = 0;
     for (size_t i = 0; i < n && !status; i++) {
         if ((status = decode_token(t, ids[i], &k)) || (skip_special && k->special)) continue;
@@ -63,7 +63,7 @@ int tni_tok_decode(const tni_tok *t, const int32_t *ids, size_t n, bool skip_spe
 
 int tni_detok_push(tni_detok *d, const tni_tok *t, int32_t id, tni_str *out) {
     tni_str bytes = {0};
-    const tok_token *k;
+    const tok_token *k = NULL;
     size_t held = 0;
     int status = decode_token(t, id, &k);
     if (status) return status;
