@@ -111,9 +111,7 @@ static void test_widen(void) {
                 diag("value %zu: %.9g, want %.9g", k, (double)f[k], (double)w->begin[k]);
         ok(fnv(f, w->values) == w->first, "%s: bits of the first block", w->name);
         ok(fnv(f, n) == w->all, "%s: bits of %d blocks", w->name, GOLDEN_BLOCKS);
-        free(made);
-        free(src);
-        free(f);
+        free(made), free(src), free(f);
     }
 }
 

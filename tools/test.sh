@@ -70,7 +70,7 @@ for step in $steps; do
     case $step in
     check)
         make --no-print-directory all || { count build 0 1; break; }
-        for check in checkdeps checkgen checkformat checkdocs checkheaders checksyms; do
+        for check in checkdeps checkgen checkformat checkdocs checkheaders checksyms checkinstall; do
             one $check tools/checks/$check.sh
         done
         one checksize tools/checks/checksize.py

@@ -1,6 +1,6 @@
 /* Names of what is compiled once per instruction set. A file *_isa.c is built with
  * -DTNI_ISA=ref (no extra flags), avx2, avx512 or neon, and exports TNI_FN(name), which is
- * tni_name_avx2 and so on; the dispatcher declares them all with TNI_FN_ALL. */
+ * tni_name_avx2 and so on; the driver's header declares one for each set. */
 #ifndef TNI_CPU_ISA_H
 #define TNI_CPU_ISA_H
 
