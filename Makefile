@@ -21,7 +21,7 @@ help:
 	@echo 'make neon     array tests built for 64-bit ARM, under qemu'
 	@echo 'make fuzz     every fuzzer for a while (FUZZ_SECONDS=60 each)'
 	@echo 'make bench    the measurements, into build/bench-results'
-	@echo 'make gen      write the generated files anew from the op tables'
+	@echo 'make gen      write the generated files anew from the tables of ops and options'
 	@echo 'make format   let clang-format lay out the C files'
 	@echo 'make install  headers, libraries, program (PREFIX=/usr/local, DESTDIR=)'
 	@echo 'make deps     install the system packages to build, run and test'
@@ -77,8 +77,8 @@ fuzz: $(BUILD)/fuzz/build.ninja
 bench: all
 	@bench/run.sh
 
-gen:
-	@tools/gen.sh
+gen: # twice: the manual page is written by the program, which is built from the tables
+	@tools/gen.sh && $(MAKE) --no-print-directory all && tools/gen.sh
 
 format:
 	@clang-format -i $$(tools/files.sh)
