@@ -356,8 +356,9 @@ static tni_handler mach_fused(const tni_machine *m, tni_handler a, tni_handler b
 /* mul then add becomes one instruction (both still round). Patches follow their instruction. */
 static void mach_peephole(tni_machine_plan *t) {
     uint16_t to[TNI_MACH_MAX_CODE];
-    bool second[TNI_MACH_MAX_CODE] = {false};
+    bool second[TNI_MACH_MAX_CODE];
     int n = 0;
+    memset(second, 0, (size_t)t->n_code);
     for (int i = 0; i < t->n_code; i++) {
         tni_handler f =
             n > 0 && !second[i - 1] ? mach_fused(t->m, t->code[n - 1].fn, t->code[i].fn) : NULL;

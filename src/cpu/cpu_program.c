@@ -7,7 +7,10 @@
 #include "cpu/vm_run.h"
 #include <string.h>
 
-enum { PROGRAM_STREAM = 16 << 20 }; /* bytes of output: half of a 32 MiB L3 */
+enum {
+    PROGRAM_STREAM = 16 << 20, /* bytes of output: half of a 32 MiB L3 */
+    PROGRAM_SMALL = 16 << 10   /* bytes of scratch that the stack gives */
+};
 
 static const tni_vm_isa *program_isa(void) {
     switch (tni_cpu_info()->isa) {
@@ -160,14 +163,18 @@ static int program_elementwise(tni_run *r, const void *const *in, void *const *o
     j.chunk = worth ? (j.n / (8 * threads) + TNI_BLOCK) / TNI_BLOCK * TNI_BLOCK : j.n;
     if (j.chunk > 256 * TNI_BLOCK) j.chunk = 256 * TNI_BLOCK;
     tni_run_layout(r);
-    int err = tni_run_scratch(r, worth ? threads : 1);
-    if (err) return err;
+    _Alignas(64) char small[PROGRAM_SMALL];
+    bool on_stack = !worth && r->scratch_size <= sizeof small;
+    if (on_stack)
+        r->scratch = small;
+    else if (tni_run_scratch(r, worth ? threads : 1))
+        return TN_EMEMORY;
     int64_t chunks = (j.n + j.chunk - 1) / j.chunk;
     if (worth)
         tni_parallel(chunks, 1, program_chunks, &j);
     else
         program_chunks(&j, 0, chunks, 0);
-    tni_free_aligned(r->scratch, (size_t)(worth ? threads : 1) * r->scratch_size);
+    if (!on_stack) tni_free_aligned(r->scratch, (size_t)(worth ? threads : 1) * r->scratch_size);
     return 0;
 }
 
