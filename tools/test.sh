@@ -74,6 +74,7 @@ for step in $steps; do
             one $check tools/checks/$check.sh
         done
         one checksize tools/checks/checksize.py
+        one checkreadme tools/checks/checkreadme.py
         ;;
     unit) suite unit build ;;
     asan | neon | tsan) suite "$step" "build/$step" ;;

@@ -1,12 +1,11 @@
 /* Language models: load, tokenize, prompt, generate. No arrays in sight.
  *
- *     tn_llm *m;
- *     if (tn_llm_open("model.gguf", NULL, &m)) return puts(tn_error()), 1;
- *     tn_llm_session *s;
- *     if (tn_llm_session_new(m, NULL, &s)) ...
- *     tn_llm_chat(m, "[{\"role\":\"user\",\"content\":\"Hello\"}]", NULL, &ids, &n);
- *     tn_llm_prompt(s, ids, n, NULL, NULL);
- *     while (!tn_llm_next(s, NULL, &token) && !tn_llm_is_end(m, token.id)) ...
+ *     if (tn_llm_open("model.gguf", &m) || tn_llm_session_new(m, NULL, &s) ||
+ *         tn_llm_chat(m, "[{\"role\": \"user\", \"content\": \"Hello\"}]", NULL, &ids, &n) ||
+ *         tn_llm_prompt(s, ids, n, NULL, NULL))
+ *         return fail(tn_error());
+ *     while (!tn_llm_next(s, NULL, &token) && !tn_llm_is_end(m, token.id))
+ *         if (!tn_llm_text(s, token.id, &text, &n)) fwrite(text, 1, n, stdout);
  *
  * Every function that returns int returns 0 or a negative TN_E... code, with a sentence in
  * tn_error() (tenon.h). A model may be used from several threads at once; a session by one
