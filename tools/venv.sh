@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 venv=build/venv
-want=tools/requirements.txt
+want=tests/py/requirements.txt
 [ -f $venv/stamp ] && cmp -s $want $venv/stamp && exit 0
 echo "Python packages into $venv ..." >&2
 mkdir -p build
