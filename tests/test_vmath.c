@@ -292,7 +292,8 @@ static bool same_everywhere(int ew) {
     void *out[1] = {pz};
     bool good = true;
     int64_t at = 0;
-    for (int k = 0; k < n_isas; k++) {
+    /* Under an emulator, ref's machine is left to the native test. */
+    for (int k = tap_runner()[0] != 0; k < n_isas; k++) {
         isas[k]->ew[TNI_CLS_F32][ew]((size_t)n_points, pz, pa, pb, NULL);
         for (int threads = 0; threads < 3; threads++) {
             int err = 0;
