@@ -205,8 +205,8 @@ static int load_bias(loader *l, const load_part *parts, const int64_t *rows, int
 static int load_linear(loader *l, int n, const load_part *parts, const int64_t *rows, int64_t cols,
                        int64_t layer, bool *stacked, tni_linear *out) {
     load_stack k = {.n = n};
-    bool flip = l->m->arch->conv1d && parts[0] != PART_EMBED && parts[0] != PART_HEAD &&
-                parts[0] != PART_POS_EMBED;
+    bool table = parts[0] == PART_EMBED || parts[0] == PART_HEAD || parts[0] == PART_POS_EMBED,
+         flip = l->m->arch->conv1d && !table;
     for (int i = 0; i < n; i++) {
         if (!load_find(l, parts[i], layer, ".weight", &k.w[i]))
             return load_missing(l, parts[i], layer, ".weight");
@@ -224,7 +224,7 @@ static int load_linear(loader *l, int n, const load_part *parts, const int64_t *
         status = bits ? load_gguf_affine(l, &k, bits, out) : load_plain(l, &k, out);
     }
     out->flipped = flip;
-    return status ? status : load_bias(l, parts, rows, n, layer, out);
+    return status || table ? status : load_bias(l, parts, rows, n, layer, out);
 }
 
 static int load_one(loader *l, load_part part, int64_t rows, int64_t cols, int64_t layer,

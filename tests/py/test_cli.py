@@ -203,7 +203,7 @@ def test_missing_and_broken_files(tmp_path, small):
     ({"num_hidden_layers": None}, "num_hidden_layers"),
     ({"num_hidden_layers": 4}, "missing"),
     ({"num_attention_heads": 0}, "num_attention_heads"),
-    ({"num_attention_heads": 5}, "num_attention_heads"),
+    ({"num_attention_heads": 5}, "5 heads"),
     ({"hidden_size": 1 << 40}, "hidden_size"),
     ({"intermediate_size": 161}, "161"),
     ({"model_type": "unheard"}, "unheard"),
