@@ -100,17 +100,14 @@ static const tni_mach_op mach_ops[TNI_EW_COUNT] = {
 
 /* ---- The ops that chains are made of: all forms, unrolled over the accumulators ---- */
 
-/* clang-format off: it breaks these lists at other places each time */
-#define MACH_HOT1(X)                                                                               \
-    X(neg)                                                                                         \
-    X(abs)                                                                                         \
-    X(square) X(sqrt) X(rsqrt) X(reciprocal) X(exp) X(log) X(tanh) X(sigmoid) X(erf) X(floor)      \
-        X(round) X(sign) X(logical_not)
-#define MACH_HOT2(X)                                                                               \
-    X(add)                                                                                         \
-    X(sub)                                                                                         \
-    X(mul) X(div) X(maximum) X(minimum) X(equal) X(not_equal) X(less) X(less_equal) X(greater)     \
-        X(greater_equal) X(logical_and) X(logical_or)
+/* It would break these lists at other places each time. */
+/* clang-format off */
+#define MACH_HOT1(X) \
+    X(neg) X(abs) X(square) X(sqrt) X(rsqrt) X(reciprocal) X(exp) X(log) X(tanh) X(sigmoid) X(erf) \
+    X(floor) X(round) X(sign) X(logical_not)
+#define MACH_HOT2(X) \
+    X(add) X(sub) X(mul) X(div) X(maximum) X(minimum) X(equal) X(not_equal) X(less) X(less_equal) \
+    X(greater) X(greater_equal) X(logical_and) X(logical_or)
 /* clang-format on */
 
 #define MACH_UNROLLED(fname, setup, expr)                                                          \
