@@ -345,11 +345,16 @@ bool tni_tile_small(const tni_program *p, const tni_vm_isa *isa, const void *con
         if (p->out[o].strides[0] != 1 && n != 1) return false;
     _Alignas(64) char mem[(TILE_SMALL + TNI_PROG_MAX_INST * 8) * 8];
     char *v[TNI_PROG_MAX_INST], *y = mem;
+    /* A last value that is stored as it is goes where it belongs at once. */
+    int last = p->n_inst - 1;
+    int direct =
+        p->n_out == 1 && p->out[0].value == last && !isa->store[p->out[0].dtype] ? last : -1;
     for (int i = 0; i < p->n_inst; i++, y += (n + 7) / 8 * 64) /* slots start on cache lines */
-        v[i] = tile_small_value(p, isa, &p->inst[i], in, v, y, n);
+        v[i] = tile_small_value(p, isa, &p->inst[i], in, v, i == direct ? (char *)out[0] : y, n);
     for (int o = 0; o < p->n_out; o++) {
         tn_dtype d = p->out[o].dtype;
         const char *x = v[p->out[o].value];
+        if (x == out[o]) continue;
         if (isa->store[d])
             isa->store[d]((size_t)n, out[o], x);
         else

@@ -72,7 +72,9 @@ RED_ONE(prod_b, uint32_t, uint8_t, 1, s *x, s *r)
 RED_ONE(prod_i32, uint32_t, uint32_t, 1, s *x, s *r)
 RED_ONE(prod_i64, uint64_t, uint64_t, 1, s *x, s *r)
 RED_ONE(prod_f64, double, double, 1, s *x, s *r)
-RED_ONE(prod_c64, v_c64, v_c64, 1, s *x, s *r)
+/* 1 must be neutral: the product of 1 + 0i and inf + 2i would be inf + NaN i. */
+V_FN v_c64 red_mul_c64(v_c64 a, v_c64 b) { return a == 1 ? b : b == 1 ? a : a * b; }
+RED_ONE(prod_c64, v_c64, v_c64, 1, red_mul_c64(s, x), red_mul_c64(s, r))
 RED_ONE(all_b, uint8_t, uint8_t, 1, s &x, s &r)
 RED_ONE(any_b, uint8_t, uint8_t, 0, s | x, s | r)
 #define RED_LESS(cls, T, low, high)                                                                \

@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "eval/plan.h"
+#include "eval/run.h"
 
 static int eval_check(tn_list list, const char *what) {
     for (int i = 0; i < list.n; i++) {
@@ -34,6 +35,7 @@ static bool eval_all_ready(tn_list list) {
 int tn_eval(tn_list list) {
     int status = eval_check(list, "eval");
     if (status) return status;
+    if (list.n == 1 && tni_single_fits(list.v[0])) return tni_run_single(list.v[0]);
     if (!eval_all_ready(list)) {
         tni_plan p;
         tni_plan_init(&p);

@@ -23,6 +23,10 @@ int tni_copy_dense(const tni_view *src, tni_buffer **buf);
  * with the launch, and nobody else can see its memory. */
 bool tni_can_donate(const tn_array *a, int32_t edges);
 
+/* One element-wise node of few elements over inputs that are READY (single.c). */
+bool tni_single_fits(const tn_array *a);
+int tni_run_single(tn_array *a);
+
 int tni_run_view(tni_node *n); /* move.c */
 int tni_run_move(tni_node *n);
 
