@@ -13,6 +13,9 @@ Reported: medians over the rounds, their spread, and the ratio Tenon / peer.
   memory      peak resident set of a process that does 512 + 128, from wait4;
               the model's mapped file counts on both sides.
 
+  start       a process that loads the model and generates one token after a
+              one-token prompt, 4 threads (what the peer, llama-simple, uses).
+
 llama-bench runs each test once unmeasured first; Tenon gets no such warm-up.
 
     model=$(tools/fetch_smollm2.sh); peer=$(bench/peer_llama.sh)
@@ -102,6 +105,11 @@ class Tenon:
     def memory(self, threads):
         return self.generate(self.text, GENERATE, threads)[1]
 
+    def start(self, threads):
+        begin = time.perf_counter()
+        self.generate("Hello", 1, threads)
+        return time.perf_counter() - begin
+
 
 class Llama:
     name = "llama.cpp"
@@ -124,22 +132,35 @@ class Llama:
     def memory(self, threads):
         return self.bench(PROMPT, GENERATE, threads)[1]
 
+    def start(self, threads):
+        simple = os.path.join(os.path.dirname(self.program), "llama-simple")
+        begin = time.perf_counter()
+        run([simple, "-m", self.model, "-n", "1", "Hello"])
+        return time.perf_counter() - begin
 
-WHAT = {"prompt": "tokens/s", "generation": "tokens/s", "memory": "bytes"}
+
+WHAT = {"prompt": "tokens/s", "generation": "tokens/s", "memory": "bytes",
+        "start": "seconds"}
+START_THREADS = 4
+SHOWN = {"tokens/s": (1, "tok/s"), "bytes": (1e6, "MB"), "seconds": (1e-3, "ms")}
+
+
+def cases(threads):
+    return [(what, t) for what in WHAT
+            for t in ([START_THREADS] if what == "start" else threads)]
 
 
 def measure(sides, threads, rounds):
     """{(what, threads, side): [values]}"""
     got = {}
     for r in range(rounds):
-        for t in threads:
-            for what in WHAT:
-                for side in (sides if r % 2 == 0 else sides[::-1]):
-                    value = getattr(side, what)(t)
-                    got.setdefault((what, t, side.name), []).append(value)
-                    print("round %d/%d, %d threads, %s: %s %.6g %s" % (
-                        r + 1, rounds, t, side.name, what, value, WHAT[what]),
-                        file=sys.stderr, flush=True)
+        for what, t in cases(threads):
+            for side in (sides if r % 2 == 0 else sides[::-1]):
+                value = getattr(side, what)(t)
+                got.setdefault((what, t, side.name), []).append(value)
+                print("round %d/%d, %d threads, %s: %s %.6g %s" % (
+                    r + 1, rounds, t, side.name, what, value, WHAT[what]),
+                    file=sys.stderr, flush=True)
     return got
 
 
@@ -169,18 +190,18 @@ def report(got, threads, command, out):
     print("%-11s %7s %14s %14s %8s   spread" % (
         "what", "threads", "tenon", "llama.cpp", "ratio"))
     lines = [{"kind": "machine", **info, "command": command}]
-    for what, unit in WHAT.items():
-        for t in threads:
-            a, b = got[what, t, "tenon"], got[what, t, "llama.cpp"]
-            ma, mb = statistics.median(a), statistics.median(b)
-            scale, digits = (1e6, "MB") if unit == "bytes" else (1, "tok/s")
-            print("%-11s %7d %8.1f %-5s %8.1f %-5s %8.3f   %.0f %% / %.0f %%" %
-                  (what, t, ma / scale, digits, mb / scale, digits, ma / mb,
-                   100 * spread(a), 100 * spread(b)))
-            lines.append({"kind": "ratio", "what": what, "threads": t,
-                          "unit": unit, "tenon": ma, "llama.cpp": mb,
-                          "ratio": ma / mb, "tenon_all": a,
-                          "llama.cpp_all": b})
+    for what, t in cases(threads):
+        unit = WHAT[what]
+        a, b = got[what, t, "tenon"], got[what, t, "llama.cpp"]
+        ma, mb = statistics.median(a), statistics.median(b)
+        scale, digits = SHOWN[unit]
+        print("%-11s %7d %8.1f %-5s %8.1f %-5s %8.3f   %.0f %% / %.0f %%" %
+              (what, t, ma / scale, digits, mb / scale, digits, ma / mb,
+               100 * spread(a), 100 * spread(b)))
+        lines.append({"kind": "ratio", "what": what, "threads": t,
+                      "unit": unit, "tenon": ma, "llama.cpp": mb,
+                      "ratio": ma / mb, "tenon_all": a,
+                      "llama.cpp_all": b})
     if out:
         with open(out, "w") as f:
             for line in lines:

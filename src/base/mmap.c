@@ -80,6 +80,13 @@ int tni_file_copy(const tni_file *f, size_t offset, void *to, size_t n) {
     return 0;
 }
 
+void tni_file_forget(const tni_file *f, const void *data, size_t n) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data,
+              end = (begin + n) & ~(page - 1);
+    begin = (begin + page - 1) & ~(page - 1);
+    if (f->data && begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 void tni_file_close(tni_file *f) {
     if (f->path) tni_guard_remove(f->guard);
     if (f->data) munmap((void *)(uintptr_t)f->data, f->size);

@@ -18,6 +18,9 @@ int tni_file_map(const char *path, tni_file *f); /* regular files only; 0, TN_EF
 int tni_file_check(const tni_file *f);           /* TN_EFILE when the file is or was shorter */
 /* Reads n bytes at `offset` through the descriptor: TN_EFILE when the file has become shorter. */
 int tni_file_copy(const tni_file *f, size_t offset, void *to, size_t n);
+/* Whole pages of data[0..n), which lie in the mapping, leave this process; read again, they come
+ * from the file. For what was copied and is not needed soon. */
+void tni_file_forget(const tni_file *f, const void *data, size_t n);
 void tni_file_close(tni_file *f);
 
 /* Reads a whole file of at most `limit` bytes into *out (NUL added, free with tni_free). */

@@ -518,6 +518,10 @@ void tni_gguf_free(tni_gguf *g) {
 
 int tni_gguf_verify(const tni_gguf *g) { return g->file.path ? tni_file_check(&g->file) : 0; }
 
+void tni_gguf_forget(const tni_gguf *g, const void *data, size_t bytes) {
+    if (g->file.path) tni_file_forget(&g->file, data, bytes);
+}
+
 /* ---- answers ---- */
 
 static const gguf_key *gguf_find(const tni_gguf *g, const char *key) {

@@ -69,6 +69,9 @@ void tni_gguf_free(tni_gguf *g); /* NULL accepted */
  * to be asked after tensor data was read. Metadata and names were copied when it was opened. */
 int tni_gguf_verify(const tni_gguf *g);
 
+/* The bytes of a tensor were copied: their pages may leave memory. Does nothing after open_mem. */
+void tni_gguf_forget(const tni_gguf *g, const void *data, size_t bytes);
+
 /* ---- metadata: false or NULL when the key is absent or of another kind ---- */
 
 const char *tni_gguf_str(const tni_gguf *g, const char *key); /* NULL also for text with a NUL */

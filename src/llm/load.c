@@ -123,6 +123,7 @@ static int load_gguf_affine(loader *l, const load_stack *k, int bits, tni_linear
     int64_t rows[3];
     for (int i = 0; i < k->n; i++) data[i] = k->w[i].data, rows[i] = k->w[i].rows;
     int status = tni_affine_make(k->w[0].type, bits, k->n, data, rows, k->w[0].cols, &a);
+    for (int i = 0; i < k->n; i++) tni_gguf_forget(l->s->gguf, k->w[i].data, k->w[i].bytes);
     if (status) return status;
     tn_dtype d = a.f32 ? TN_F32 : TN_F16;
     out->group = 32, out->bits = bits;

@@ -113,13 +113,13 @@ static int source_gguf_dtype(int type, tn_dtype *d) {
 static tn_array *source_widen(const tni_source *s, const tni_weight *w, tn_ints shape) {
     size_t bytes = (size_t)(w->rows * w->cols) * sizeof(float);
     float *f = tni_alloc_aligned(bytes);
-    (void)s;
     if (!f)
         return tn_error_array(TN_EMEMORY, "out of memory: %zu bytes for \"%s\"", bytes, w->name);
     int status = tni_gguf_dequant(w->type, w->data, w->rows * w->cols, f);
     tn_array *a =
         status ? tn_error_array(status, "%s", tn_error()) : tn_array_new(f, TN_F32, shape);
     tni_free_aligned(f, bytes);
+    tni_gguf_forget(s->gguf, w->data, w->bytes);
     return a;
 }
 
