@@ -17,8 +17,8 @@ for file in bin/tenon include/tenon/tenon.h include/tenon/ops.h include/tenon/st
     [ -f "$tmp/root$prefix/$file" ] || { echo "$prefix/$file is not installed"; exit 1; }
 done
 cd "$tmp"
-export PKG_CONFIG_LIBDIR="${pc%/*}:$(pkg-config --variable pc_path pkg-config)"
-export PKG_CONFIG_SYSROOT_DIR=
+system=$(pkg-config --variable pc_path pkg-config)
+export PKG_CONFIG_LIBDIR="${pc%/*}:$system" PKG_CONFIG_SYSROOT_DIR=
 flags() { pkg-config --define-variable=prefix="$tmp/root$prefix" "$@" tenon; }
 lib=$(flags --variable=libdir)
 for kind in shared static; do
