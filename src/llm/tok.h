@@ -16,7 +16,17 @@ typedef struct tok_token {
     tni_bytes raw;   /* as the file writes it */
     tni_bytes bytes; /* what it stands for */
     bool special, added;
+    bool byte; /* "<0xNN>", one byte of a character that has no token */
 } tok_token;
+
+/* What the decoder does, of tokenizers that do not work on bytes. */
+typedef struct tok_decoder {
+    tni_bytes from, with; /* in each token, first of all; from.n 0: nothing */
+    bool byte_fallback;   /* "<0xNN>" is a byte */
+    bool metaspace;       /* `from` vanishes from the first token */
+    tni_bytes strip;      /* one character, taken away at the ends of the text */
+    int strip_begin, strip_end;
+} tok_decoder;
 
 /* ---- added tokens ---- */
 
@@ -70,6 +80,8 @@ typedef struct tok_pre {
     struct tok_regex *regex; /* NULL: no cut, only the space */
     tok_behavior behavior;
     bool invert, prefix_space;
+    tni_bytes metaspace; /* stands for a space; n 0: this step is none */
+    enum { TOK_NEVER, TOK_FIRST, TOK_ALWAYS } prepend;
 } tok_pre;
 
 /* One right-hand side for a pair of ids, in a table with open addressing. */
@@ -84,10 +96,13 @@ struct tni_tok {
     char *text; /* the tokens' bytes, one block */
     tni_map by_raw;
     tok_pair *pairs;
-    uint64_t pair_mask;
+    uint64_t pair_mask, pair_seed;
+    bool byte_level;      /* tokens are written in GPT-2's alphabet; else as they are */
     int32_t byte_id[256]; /* of each single byte; -1: none */
     int32_t unk;
-    bool ignore_merges, byte_level;
+    bool ignore_merges, fuse_unk;
+    bool byte_fallback; /* a character without a token: its bytes', if all have one; else unk */
+    tok_decoder decoder;
     TNI_VEC(tok_added) added;
     tok_trie plain, normal; /* tokens looked for before and after normalisation */
     tok_norm norm[TOK_MAX_STEPS];
@@ -100,8 +115,9 @@ struct tni_tok {
 
 /* ---- tok_build.c: from parts to a tokenizer ---- */
 
-/* A token's text as files write it; added ones stand for themselves, others for bytes in GPT-2's
- * alphabet (one printable character a byte). */
+/* A token's text as files write it. In byte-level tokenizers added ones stand for themselves,
+ * others for bytes in GPT-2's alphabet (one printable character a byte); byte_level and decoder
+ * are set before. */
 size_t tok_to_alphabet(const char *s, size_t n, char *to); /* to: 2 n bytes and 2 to spare */
 int tok_set_tokens(tni_tok *t, const tni_bytes *raw, int64_t n, const bool *is_added);
 int tok_add_merge(tni_tok *t, tni_bytes left, tni_bytes right, int32_t rank);
@@ -116,13 +132,14 @@ int tok_finish(tni_tok *t);
 /* Oniguruma's syntax as tokenizer.json uses it. */
 int tok_regex_new(const char *pattern, size_t n, struct tok_regex **out);
 void tok_regex_free(struct tok_regex *r);
-/* The first match at or after `from`: 1 and its ends, 0 for none, or a status. A cursor holds
- * what one thread needs to match; one is enough for a whole encoding. */
+/* The first match at or after `from`, where the one before ended: 1 and its ends, 0 for none, or a
+ * status. Matches may be empty, but not where the one before ended (again). A cursor holds what one
+ * thread needs to match; one is enough for a whole encoding. */
 typedef struct tok_cursor {
     struct pcre2_real_match_data_8 *data;
 } tok_cursor;
 int tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n, size_t from,
-                   size_t *begin, size_t *end);
+                   bool again, size_t *begin, size_t *end);
 void tok_cursor_free(tok_cursor *c);
 
 /* ---- tok_norm.c, tok_pre.c, tok_merge.c ---- */
@@ -140,12 +157,13 @@ typedef struct tok_words {
     TNI_VEC(tok_span) spans;
     TNI_VEC(tok_span) next; /* work */
 } tok_words;
-/* Cuts words->text, given as one span, by all steps. */
-int tok_pretokenize(const tni_tok *t, tok_cursor *c, tok_words *w);
+/* Cuts words->text, given as one span, by all steps; `first`: the whole text begins with it. */
+int tok_pretokenize(const tni_tok *t, tok_cursor *c, tok_words *w, bool first);
 void tok_words_free(tok_words *w);
 
 typedef struct tok_work tok_work;
 struct tok_work { /* buffers of tok_merge, kept between words */
+    TNI_VEC(int32_t) start;
     TNI_VEC(struct tok_symbol) symbols;
     TNI_VEC(struct tok_candidate) heap;
 };

@@ -45,6 +45,43 @@ size_t tok_to_alphabet(const char *s, size_t n, char *to) {
 
 /* ---- tokens ---- */
 
+/* "<0xNN>": the byte, or -1. */
+static int build_byte_token(tni_bytes raw) {
+    int v = 0;
+    if (raw.n != 6 || memcmp(raw.s, "<0x", 3) || raw.s[5] != '>') return -1;
+    for (int i = 3; i < 5; i++) {
+        char c = raw.s[i];
+        if (!((c >= '0' && c <= '9') || (c >= 'A' && c <= 'F'))) return -1;
+        v = v * 16 + (c <= '9' ? c - '0' : c - 'A' + 10);
+    }
+    return v;
+}
+
+/* What a token stands for in a tokenizer that does not work on bytes; `to` has room for it. */
+static size_t build_decoded(const tok_decoder *d, tok_token *k, char *to) {
+    size_t n = 0;
+    int byte = build_byte_token(k->raw);
+    if ((k->byte = d->byte_fallback && byte >= 0)) {
+        *to = (char)byte;
+        return 1;
+    }
+    for (size_t i = 0; i < k->raw.n;) {
+        bool hit =
+            d->from.n && k->raw.n - i >= d->from.n && !memcmp(k->raw.s + i, d->from.s, d->from.n);
+        const char *from = hit ? d->with.s : k->raw.s + i;
+        size_t len = hit ? d->with.n : 1;
+        memcpy(to + n, from, len);
+        n += len, i += hit ? d->from.n : 1;
+    }
+    return n;
+}
+
+/* Room for the bytes of a token: a replacement may be longer than what it replaces. */
+static size_t build_room(const tni_tok *t, tni_bytes raw) {
+    const tok_decoder *d = &t->decoder;
+    return raw.n + (d->from.n && d->with.n > d->from.n ? raw.n / d->from.n * d->with.n : 0) + 1;
+}
+
 static int build_token(tni_tok *t, const int16_t *byte, int64_t i, tni_bytes raw, char **at,
                        bool added) {
     tok_token *k = &t->token[i];
@@ -52,10 +89,14 @@ static int build_token(tni_tok *t, const int16_t *byte, int64_t i, tni_bytes raw
     k->raw = (tni_bytes){*at, raw.n};
     memcpy(*at, raw.s, raw.n);
     *at += raw.n;
-    size_t n = added ? 0 : build_bytes(byte, raw, *at);
-    k->bytes = n ? (tni_bytes){*at, n} : k->raw;
+    size_t n = !t->byte_level ? build_decoded(&t->decoder, k, *at)
+               : added        ? 0
+                              : build_bytes(byte, raw, *at);
+    k->bytes = n || !t->byte_level ? (tni_bytes){*at, n} : k->raw;
     *at += n;
-    if (n == 1) t->byte_id[(uint8_t)k->bytes.s[0]] = (int32_t)i;
+    if (t->byte_level && n == 1) t->byte_id[(uint8_t)k->bytes.s[0]] = (int32_t)i;
+    if (!t->byte_level && build_byte_token(raw) >= 0)
+        t->byte_id[build_byte_token(raw)] = (int32_t)i;
     int64_t before;
     if (!raw.n || tni_map_get(&t->by_raw, raw.s, raw.n, &before)) return 0; /* the first counts */
     return tni_map_put(&t->by_raw, k->raw.s, raw.n, i) ? tni_fail_memory(raw.n, "the vocabulary")
@@ -68,7 +109,7 @@ int tok_set_tokens(tni_tok *t, const tni_bytes *raw, int64_t n, const bool *is_a
     if (n < 1 || n > TOK_MAX_VOCAB)
         return tni_fail(TN_EFORMAT, "a vocabulary of %lld tokens; 1 to %d are possible",
                         (long long)n, TOK_MAX_VOCAB);
-    for (int64_t i = 0; i < n; i++) total += 2 * raw[i].n;
+    for (int64_t i = 0; i < n; i++) total += raw[i].n + build_room(t, raw[i]);
     t->token = tni_calloc((size_t)n, sizeof *t->token);
     t->text = tni_alloc(total + 1);
     if (!t->token || !t->text) return tni_fail_memory(total, "the vocabulary");
@@ -109,12 +150,13 @@ int tok_reserve_merges(tni_tok *t, int64_t n) {
     t->pairs = tni_alloc_array(cap, sizeof *t->pairs);
     if (!t->pairs) return tni_fail_memory(cap * sizeof *t->pairs, "the merges");
     t->pair_mask = cap - 1;
+    t->pair_seed = tni_hash("pairs", 5); /* drawn once a process: no file can aim at one slot */
     for (uint64_t i = 0; i < cap; i++) t->pairs[i].pair = UINT64_MAX;
     return 0;
 }
 
 static tok_pair *build_slot(const tni_tok *t, uint64_t pair) {
-    uint64_t i = build_mix(pair) & t->pair_mask;
+    uint64_t i = build_mix(pair ^ t->pair_seed) & t->pair_mask;
     while (t->pairs[i].pair != pair && t->pairs[i].pair != UINT64_MAX) i = (i + 1) & t->pair_mask;
     return &t->pairs[i];
 }
@@ -183,6 +225,14 @@ int tok_add_added(tni_tok *t, tok_added a) {
     return tni_vec_push(&t->added, a) ? tni_fail_memory(sizeof a, "the added tokens") : 0;
 }
 
+/* What the token is looked for and decoded as. */
+static int build_normal(tni_tok *t, int32_t i, tni_bytes text) {
+    text.s = tok_own(t, text.s, text.n);
+    if (!text.s) return TN_EMEMORY;
+    if (t->byte_level) t->token[t->added.v[i].id].bytes = text;
+    return build_trie_add(&t->normal, text, i);
+}
+
 /* Tokens that are looked for after normalisation are normalised themselves. */
 int tok_finish(tni_tok *t) {
     tok_cursor cursor = {0};
@@ -195,7 +245,7 @@ int tok_finish(tni_tok *t) {
             continue;
         }
         status = tok_normalize(t, &cursor, a->text.s, a->text.n, &s);
-        if (!status && s.n) status = build_trie_add(&t->normal, (tni_bytes){s.v, s.n}, (int32_t)i);
+        if (!status && s.n) status = build_normal(t, (int32_t)i, (tni_bytes){s.v, s.n});
         tni_str_free(&s);
     }
     tok_cursor_free(&cursor);

@@ -9,6 +9,7 @@
 typedef struct encoder {
     const tni_tok *t;
     int flags;
+    bool first; /* what is being encoded begins the text */
     tni_ids *ids;
     tok_cursor cursor[2]; /* of normalisers and of pre-tokenizers */
     tok_words words;
@@ -21,7 +22,7 @@ static int encode_normal(encoder *e, const char *s, size_t n) {
     e->words.text.n = 0;
     if (!n) return 0;
     if (tni_str_append(&e->words.text, s, n)) return tni_fail_memory(n, "cutting text");
-    int status = tok_pretokenize(e->t, &e->cursor[1], &e->words);
+    int status = tok_pretokenize(e->t, &e->cursor[1], &e->words, e->first);
     for (size_t i = 0; i < e->words.spans.n && !status; i++) {
         tok_span w = e->words.spans.v[i];
         status = tok_merge(e->t, &e->work, e->words.text.v + w.begin, w.end - w.begin, e->ids);
@@ -121,11 +122,14 @@ static int encode_cut(encoder *e, const tok_trie *trie, const char *s, size_t n,
     size_t from = 0;
     match m;
     int status = 0;
+    bool first = e->first;
     while (!status && encode_next(e, trie, s, n, literal, from, &m)) {
+        e->first = first && !from;
         status = piece(e, s + from, m.begin - from, literal ? literal + from : NULL);
         if (!status) status = tok_push_id(e->ids, e->t->added.v[m.token].id);
         from = m.end;
     }
+    e->first = first && !from;
     return status ? status : piece(e, s + from, n - from, literal ? literal + from : NULL);
 }
 
@@ -165,6 +169,7 @@ static int encode_bytes(encoder *e, const char *s, size_t n, const uint8_t *lite
     for (size_t at = 0; at < n && !status;) {
         size_t len = encode_valid(s + at, n - at);
         const uint8_t *marks = literal ? literal + at : NULL;
+        e->first = !at;
         if (len) status = encode_cut(e, &e->t->plain, s + at, len, marks, encode_between);
         at += len;
         if (!status && at < n) status = tok_merge(e->t, &e->work, s + at++, 1, e->ids);

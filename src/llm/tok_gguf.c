@@ -80,12 +80,12 @@ static int gguf_around(tni_tok *t, const tni_tok_source *s) {
 }
 
 static int gguf_build(tni_tok *t, const tni_tok_source *s) {
+    t->byte_level = true;
     int status = gguf_tokens(t, s);
     if (!status) status = gguf_merges(t, s);
     if (!status) status = gguf_pre(t, s->pre, s->add_space_prefix);
     if (!status) status = gguf_around(t, s);
     t->unk = -1; /* byte-level vocabularies have every byte; the id is of other models */
-    t->byte_level = true;
     return status ? status : tok_finish(t);
 }
 

@@ -128,25 +128,44 @@ static int json_check_model(const json_t *model) {
     return 0;
 }
 
+/* A vocabulary without some byte is possible only where an unknown token or nothing at all stands
+ * for what is missing, as `tokenizers` has it. */
+static int json_options(tni_tok *t, const json_t *model) {
+    const json_t *unk = json_object_get(model, "unk_token");
+    t->ignore_merges = json_flag(model, "ignore_merges");
+    t->fuse_unk = json_flag(model, "fuse_unk");
+    t->byte_fallback = json_flag(model, "byte_fallback");
+    t->unk = -1;
+    for (int b = 0; b < 256 && t->byte_level && t->byte_fallback; b++)
+        if (t->byte_id[b] < 0)
+            return tni_fail(TN_EFORMAT,
+                            "\"byte_fallback\" of a byte-level tokenizer that lacks "
+                            "byte 0x%02x is not supported",
+                            (unsigned)b);
+    if (!json_is_string(unk)) return 0;
+    t->unk = tni_tok_id(t, json_string_value(unk), json_string_length(unk));
+    if (t->unk < 0)
+        return tni_fail(TN_EFORMAT, "the unknown token \"%.60s\" is not in the vocabulary",
+                        json_string_value(unk));
+    return 0;
+}
+
 static int json_build(tni_tok *t, const json_t *j) {
     const json_t *model = json_object_get(j, "model"), *added = json_object_get(j, "added_tokens"),
-                 *unk = json_object_get(model, "unk_token");
+                 *decoder = json_object_get(j, "decoder");
     int status = json_check_model(model);
-    if (!status) status = json_vocab(t, json_object_get(model, "vocab"), added);
-    if (!status) status = json_merges(t, json_object_get(model, "merges"));
     if (!status) status = tok_json_normalizer(t, json_object_get(j, "normalizer"), 0);
     if (!status) status = tok_json_pretokenizer(t, json_object_get(j, "pre_tokenizer"), 0);
-    if (!status) status = tok_json_decoder(t, json_object_get(j, "decoder"), 0);
+    if (!status) status = tok_json_decoder(t, decoder, 0);
+    if (!status && !t->byte_level && !json_is_object(decoder))
+        status = tni_fail(TN_EFORMAT, "a tokenizer without a decoder is supported only when its "
+                                      "pre-tokenizer is \"ByteLevel\"");
+    if (!status) status = json_vocab(t, json_object_get(model, "vocab"), added);
+    if (!status) status = json_merges(t, json_object_get(model, "merges"));
     if (!status) status = tok_json_processor(t, json_object_get(j, "post_processor"), 0);
-    if (!status && !t->byte_level)
-        status = tni_fail(TN_EFORMAT, "a tokenizer that does not work on bytes (pre-tokenizer "
-                                      "\"ByteLevel\") is not supported");
     if (!status) status = json_added(t, added);
-    if (status) return status;
-    t->ignore_merges = json_flag(model, "ignore_merges");
-    t->unk =
-        json_is_string(unk) ? tni_tok_id(t, json_string_value(unk), json_string_length(unk)) : -1;
-    return tok_finish(t);
+    if (!status) status = json_options(t, model);
+    return status ? status : tok_finish(t);
 }
 
 int tni_tok_from_json(const char *text, size_t n, const char *name, tni_tok **out) {

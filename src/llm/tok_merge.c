@@ -16,8 +16,49 @@ struct tok_candidate {
     int32_t rank, at, left, right, id;
 };
 
-static int32_t merge_first(const tni_tok *t, unsigned char byte) {
-    return t->byte_id[byte] >= 0 ? t->byte_id[byte] : t->unk;
+/* ---- a word's characters ---- */
+
+typedef struct merge_list { /* at most one id a byte */
+    int32_t *id;
+    size_t n;
+    int32_t unk; /* not written yet: more of them may follow; -1: none */
+} merge_list;
+
+static void merge_unknown(const tni_tok *t, merge_list *l) {
+    if (t->unk < 0) return;
+    if (l->unk >= 0 && !t->fuse_unk) l->id[l->n++] = l->unk;
+    l->unk = t->unk;
+}
+
+static void merge_known(merge_list *l, int32_t id) {
+    if (l->unk >= 0) l->id[l->n++] = l->unk;
+    l->unk = -1;
+    l->id[l->n++] = id;
+}
+
+static bool merge_fallback(const tni_tok *t, merge_list *l, const char *s, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (t->byte_id[(uint8_t)s[i]] < 0) return false;
+    /* Before an unknown token that waits, as in `tokenizers`. */
+    for (size_t i = 0; i < n; i++) l->id[l->n++] = t->byte_id[(uint8_t)s[i]];
+    return true;
+}
+
+/* The tokens of the word's bytes, or of its characters. */
+static size_t merge_start(const tni_tok *t, const char *s, size_t n, int32_t *id) {
+    merge_list l = {.id = id, .unk = -1};
+    for (size_t i = 0, len; i < n; i += len) {
+        uint32_t c;
+        int k = t->byte_level ? 1 : tni_utf8_decode(s + i, n - i, &c);
+        len = k > 0 ? (size_t)k : 1;
+        int32_t one = t->byte_level ? t->byte_id[(uint8_t)s[i]] : tni_tok_id(t, s + i, len);
+        if (one >= 0)
+            merge_known(&l, one);
+        else if (!t->byte_fallback || !merge_fallback(t, &l, s + i, len))
+            merge_unknown(t, &l);
+    }
+    if (l.unk >= 0) l.id[l.n++] = l.unk;
+    return l.n;
 }
 
 /* ---- short words ---- */
@@ -30,11 +71,7 @@ static void merge_look(const tni_tok *t, const int32_t *id, int i, int n, int32_
 
 static int merge_short(const tni_tok *t, const char *s, size_t size, tni_ids *ids) {
     int32_t id[MERGE_SHORT], rank[MERGE_SHORT], to[MERGE_SHORT];
-    int n = 0, status = 0;
-    for (size_t i = 0; i < size; i++) {
-        int32_t first = merge_first(t, (unsigned char)s[i]);
-        if (first >= 0) id[n++] = first;
-    }
+    int n = (int)merge_start(t, s, size, id), status = 0;
     for (int i = 0; i < n; i++) merge_look(t, id, i, n, rank, to);
     while (n > 1) {
         int best = 0;
@@ -90,12 +127,12 @@ static int merge_long(const tni_tok *t, tok_work *w, const char *s, size_t size,
     int status = 0;
     w->symbols.n = w->heap.n = 0;
     if (size > INT32_MAX) return tni_fail(TN_EVALUE, "a word of %zu bytes is too long", size);
-    if (tni_vec_reserve(&w->symbols, size))
+    if (tni_vec_reserve(&w->start, size) || tni_vec_reserve(&w->symbols, size))
         return tni_fail_memory(size * sizeof *w->symbols.v, "merging a word");
-    for (size_t i = 0; i < size; i++) {
-        int32_t first = merge_first(t, (unsigned char)s[i]), n = (int32_t)w->symbols.n;
-        if (first >= 0) w->symbols.v[w->symbols.n++] = (struct tok_symbol){first, n - 1, n + 1};
-    }
+    size_t n = merge_start(t, s, size, w->start.v);
+    for (size_t i = 0; i < n; i++)
+        w->symbols.v[i] = (struct tok_symbol){w->start.v[i], (int32_t)i - 1, (int32_t)i + 1};
+    w->symbols.n = n;
     if (w->symbols.n) w->symbols.v[w->symbols.n - 1].next = -1;
     for (size_t i = 0; i < w->symbols.n && !status; i++) status = merge_push(t, w, (int32_t)i);
     while (w->heap.n && !status) {
@@ -116,13 +153,15 @@ static int merge_long(const tni_tok *t, tok_work *w, const char *s, size_t size,
 int tok_merge(const tni_tok *t, tok_work *w, const char *s, size_t n, tni_ids *ids) {
     if (t->ignore_merges && n < 1024) {
         char raw[2048];
-        int32_t id = tni_tok_id(t, raw, tok_to_alphabet(s, n, raw));
+        int32_t id =
+            t->byte_level ? tni_tok_id(t, raw, tok_to_alphabet(s, n, raw)) : tni_tok_id(t, s, n);
         if (id >= 0) return tok_push_id(ids, id);
     }
     return n <= MERGE_SHORT ? merge_short(t, s, n, ids) : merge_long(t, w, s, n, ids);
 }
 
 void tok_work_free(tok_work *w) {
+    tni_vec_free(&w->start);
     tni_vec_free(&w->symbols);
     tni_vec_free(&w->heap);
 }

@@ -21,8 +21,7 @@ static int norm_each(tok_norm_kind kind, const char *s, size_t n, tni_str *out) 
         int len = tni_utf8_decode(s + i, n - i, &c);
         if (len <= 0) len = 1, c = 0;
         if (kind == TOK_STRIP_ACCENTS) {
-            if (utf8proc_category((utf8proc_int32_t)c) != UTF8PROC_CATEGORY_MN)
-                status = norm_append(out, s + i, (size_t)len);
+            if (!tok_is_mark((int32_t)c)) status = norm_append(out, s + i, (size_t)len);
         } else if (c == 0x130) { /* the one character whose lower case is two */
             status = norm_append(out, "i\xcc\x87", 3);
         } else {
@@ -87,23 +86,19 @@ static const char *norm_find(const char *s, size_t n, tni_bytes what) {
 }
 
 static int norm_replace(const tok_norm *k, tok_cursor *c, const char *s, size_t n, tni_str *out) {
-    size_t at = 0, begin, end;
-    int found, status = 0;
-    while (!status && at < n) {
+    size_t at = 0, begin = 0, end = 0;
+    int found = 1, status = 0;
+    for (bool again = false; !status; again = true, at = end) {
         if (k->regex) {
-            found = tok_regex_next(k->regex, c, s, n, at, &begin, &end);
+            found = tok_regex_next(k->regex, c, s, n, at, again, &begin, &end);
         } else {
             const char *p = norm_find(s + at, n - at, k->from);
             found = p != NULL;
             if (p) begin = (size_t)(p - s), end = begin + k->from.n;
         }
-        if (found <= 0) {
-            status = found ? found : norm_append(out, s + at, n - at);
-            break;
-        }
+        if (found <= 0) return found ? found : norm_append(out, s + at, n - at);
         status = norm_append(out, s + at, begin - at);
         if (!status) status = norm_append(out, k->with.s, k->with.n);
-        at = end;
     }
     return status;
 }

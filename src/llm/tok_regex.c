@@ -211,21 +211,21 @@ static int regex_failed(int code) {
 }
 
 int tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n, size_t from,
-                   size_t *begin, size_t *end) {
+                   bool again, size_t *begin, size_t *end) {
     if (!c->data && !(c->data = pcre2_match_data_create(1, r->memory)))
         return tni_fail_memory(64, "matching a pattern");
-    while (from < n) {
+    for (size_t at = from; at <= n;) {
         int code =
-            pcre2_match(r->code, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK, c->data, r->limits);
+            pcre2_match(r->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, c->data, r->limits);
         if (code == PCRE2_ERROR_JIT_STACKLIMIT)
-            code = pcre2_match(r->code, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+            code = pcre2_match(r->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
                                c->data, r->limits);
         if (code == PCRE2_ERROR_NOMATCH) return 0;
         if (code < 0) return regex_failed(code);
         const PCRE2_SIZE *v = pcre2_get_ovector_pointer(c->data);
         *begin = v[0], *end = v[1];
-        if (*end > *begin) return 1;
-        for (from = *begin + 1; from < n && ((uint8_t)s[from] & 0xc0) == 0x80;) from++;
+        if (*end > from || !again) return *end >= *begin;
+        for (at = from + 1; at < n && ((uint8_t)s[at] & 0xc0) == 0x80;) at++;
     }
     return 0;
 }

@@ -38,17 +38,12 @@ static int steps_sequence(tni_tok *t, const json_t *o, const char *key, int dept
     return status;
 }
 
-/* {"Regex": p} as it is, {"String": p} with everything escaped, into an expression. */
-static int steps_pattern(const json_t *o, struct tok_regex **out) {
-    const json_t *p = json_object_get(o, "pattern"), *v = json_object_get(p, "Regex");
-    if (json_is_string(v)) return tok_regex_new(json_string_value(v), json_string_length(v), out);
-    v = json_is_string(p) ? p : json_object_get(p, "String");
-    if (!json_is_string(v))
-        return tni_fail(TN_EFORMAT, "a pattern is neither {\"Regex\"} nor {\"String\"}");
+/* An expression for the text itself. */
+static int steps_literal(tni_bytes text, struct tok_regex **out) {
     tni_str s = {0};
     int status = 0;
-    for (size_t i = 0; i < json_string_length(v) && !status; i++) {
-        char c = json_string_value(v)[i];
+    for (size_t i = 0; i < text.n && !status; i++) {
+        char c = text.s[i];
         bool plain = (c & 0x80) || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
                      (c >= 'A' && c <= 'Z') || (unsigned char)c < ' ';
         if (!plain) status = tni_str_putc(&s, '\\');
@@ -57,6 +52,16 @@ static int steps_pattern(const json_t *o, struct tok_regex **out) {
     status = status ? tni_fail_memory(s.n, "a pattern") : tok_regex_new(s.v ? s.v : "", s.n, out);
     tni_str_free(&s);
     return status;
+}
+
+/* {"Regex": p} as it is, {"String": p} as an expression for it. */
+static int steps_pattern(const json_t *o, struct tok_regex **out) {
+    const json_t *p = json_object_get(o, "pattern"), *v = json_object_get(p, "Regex");
+    if (json_is_string(v)) return tok_regex_new(json_string_value(v), json_string_length(v), out);
+    v = json_is_string(p) ? p : json_object_get(p, "String");
+    if (!json_is_string(v))
+        return tni_fail(TN_EFORMAT, "a pattern is neither {\"Regex\"} nor {\"String\"}");
+    return steps_literal((tni_bytes){json_string_value(v), json_string_length(v)}, out);
 }
 
 static int steps_text(tni_tok *t, const json_t *o, const char *key, tni_bytes *out) {
@@ -111,7 +116,21 @@ static int steps_regex(tok_pre *p, const char *pattern, tok_behavior behavior, b
     return tok_regex_new(pattern, strlen(pattern), &p->regex);
 }
 
-static int steps_pre_fill(const json_t *o, const char *type, tok_pre *p) {
+/* Metaspace marks spaces and, when it splits, cuts before each mark. */
+static int steps_metaspace(tni_tok *t, const json_t *o, tok_pre *p) {
+    static const char *const names[] = {"never", "first", "always"};
+    const char *scheme = json_string_value(json_object_get(o, "prepend_scheme"));
+    int status = steps_text(t, o, "replacement", &p->metaspace);
+    if (status) return status;
+    p->prepend = TOK_ALWAYS;
+    for (int i = 0; scheme && i < 3; i++)
+        if (!strcmp(scheme, names[i])) p->prepend = i;
+    if (!steps_flag(o, "add_prefix_space", true)) p->prepend = TOK_NEVER;
+    p->behavior = TOK_WITH_NEXT;
+    return steps_flag(o, "split", true) ? steps_literal(p->metaspace, &p->regex) : 0;
+}
+
+static int steps_pre_fill(tni_tok *t, const json_t *o, const char *type, tok_pre *p) {
     if (!strcmp(type, "Split")) {
         p->invert = steps_flag(o, "invert", false);
         int status = steps_behavior(o, &p->behavior);
@@ -138,6 +157,7 @@ static int steps_pre_fill(const json_t *o, const char *type, tok_pre *p) {
     if (!strcmp(type, "Whitespace"))
         return steps_regex(p, "[" STEPS_WORD "]+|[^" STEPS_WORD "\\s]+", TOK_REMOVED, true);
     if (!strcmp(type, "WhitespaceSplit")) return steps_regex(p, "\\s", TOK_REMOVED, false);
+    if (!strcmp(type, "Metaspace")) return steps_metaspace(t, o, p);
     return steps_unknown("the pre-tokenizer", o);
 }
 
@@ -149,15 +169,55 @@ int tok_json_pretokenizer(tni_tok *t, const json_t *o, int depth) {
         return steps_sequence(t, o, "pretokenizers", depth, tok_json_pretokenizer);
     if (!type) return steps_unknown("the pre-tokenizer", o);
     if (!strcmp(type, "ByteLevel")) t->byte_level = true;
-    return steps_pre_fill(o, type, &t->pre[t->n_pre++]);
+    return steps_pre_fill(t, o, type, &t->pre[t->n_pre++]);
+}
+
+/* ---- decoders: of tokenizers that do not work on bytes ---- */
+
+static int steps_replace_decoder(tni_tok *t, const json_t *o) {
+    const json_t *from = json_object_get(json_object_get(o, "pattern"), "String");
+    tok_decoder *d = &t->decoder;
+    if (d->from.n || !json_string_length(from))
+        return tni_fail(TN_EFORMAT, "the decoder \"Replace\" is supported once, with a \"String\"");
+    int status = steps_text(t, json_object_get(o, "pattern"), "String", &d->from);
+    return status ? status : steps_text(t, o, "content", &d->with);
+}
+
+static int steps_metaspace_decoder(tni_tok *t, const json_t *o) {
+    tok_decoder *d = &t->decoder;
+    const char *scheme = json_string_value(json_object_get(o, "prepend_scheme"));
+    if (d->from.n) return tni_fail(TN_EFORMAT, "two decoders that replace are not supported");
+    d->metaspace = steps_flag(o, "add_prefix_space", true) && !(scheme && !strcmp(scheme, "never"));
+    d->with = (tni_bytes){" ", 1};
+    return steps_text(t, o, "replacement", &d->from);
+}
+
+static int steps_strip_decoder(tni_tok *t, const json_t *o) {
+    tok_decoder *d = &t->decoder;
+    json_int_t begin = json_integer_value(json_object_get(o, "start")),
+               end = json_integer_value(json_object_get(o, "stop"));
+    uint32_t c;
+    int status = steps_text(t, o, "content", &d->strip);
+    if (status) return status;
+    if (begin < 0 || end < 0 || begin > 1000 || end > 1000 || !d->strip.n ||
+        tni_utf8_decode(d->strip.s, d->strip.n, &c) != (int)d->strip.n)
+        return tni_fail(TN_EFORMAT, "the decoder \"Strip\" takes one character up to 1000 times");
+    d->strip_begin = (int)begin, d->strip_end = (int)end;
+    return 0;
 }
 
 int tok_json_decoder(tni_tok *t, const json_t *o, int depth) {
     const char *type = json_string_value(json_object_get(o, "type"));
-    if (!o || json_is_null(o) || (type && !strcmp(type, "ByteLevel"))) return 0;
+    if (!o || json_is_null(o) || (type && (!strcmp(type, "ByteLevel") || !strcmp(type, "Fuse"))))
+        return 0;
     if (depth > STEPS_DEPTH) return steps_too_many("decoders");
     if (type && !strcmp(type, "Sequence"))
         return steps_sequence(t, o, "decoders", depth, tok_json_decoder);
+    if (t->byte_level || !type) return steps_unknown("the decoder", o);
+    if (!strcmp(type, "ByteFallback")) return t->decoder.byte_fallback = true, 0;
+    if (!strcmp(type, "Replace")) return steps_replace_decoder(t, o);
+    if (!strcmp(type, "Metaspace")) return steps_metaspace_decoder(t, o);
+    if (!strcmp(type, "Strip")) return steps_strip_decoder(t, o);
     return steps_unknown("the decoder", o);
 }
 

@@ -19,7 +19,9 @@ typedef struct unicode_range {
 
 #define TOK_MORE(name, members)
 #define TOK_UNKNOWN(first, last)
+#define TOK_NO_MARK(first, last)
 #define TOK_LOWER(first, last, step)
+
 #undef TOK_MORE
 #define TOK_MORE(name, members) {name, members},
 static const unicode_class unicode_classes[] = {
@@ -27,6 +29,7 @@ static const unicode_class unicode_classes[] = {
 };
 #undef TOK_MORE
 #define TOK_MORE(name, members)
+
 #undef TOK_UNKNOWN
 #define TOK_UNKNOWN(first, last) {first, last, 0},
 static const unicode_range unicode_unknown[] = {
@@ -34,40 +37,53 @@ static const unicode_range unicode_unknown[] = {
 };
 #undef TOK_UNKNOWN
 #define TOK_UNKNOWN(first, last)
+
+#undef TOK_NO_MARK
+#define TOK_NO_MARK(first, last) {first, last, 0},
+static const unicode_range unicode_no_mark[] = {
+#include "llm/tok_unicode.def"
+};
+#undef TOK_NO_MARK
+#define TOK_NO_MARK(first, last)
+
 #undef TOK_LOWER
 #define TOK_LOWER(first, last, step) {first, last, step},
 static const unicode_range unicode_lower[] = {
 #include "llm/tok_unicode.def"
 };
-#undef TOK_MORE
-#undef TOK_UNKNOWN
-#undef TOK_LOWER
+
+#define COUNT(table) (sizeof(table) / sizeof *(table))
+
+/* The range that c lies in, of ranges in order; or NULL. */
+static const unicode_range *unicode_find(const unicode_range *v, size_t n, int32_t c) {
+    size_t low = 0, high = n;
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+        if (c > v[mid].last)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < n && c >= v[low].first ? &v[low] : NULL;
+}
 
 const char *tok_more(const char *name, size_t n) {
-    for (size_t i = 0; i < sizeof unicode_classes / sizeof *unicode_classes; i++)
+    for (size_t i = 0; i < COUNT(unicode_classes); i++)
         if (strlen(unicode_classes[i].name) == n && !memcmp(unicode_classes[i].name, name, n))
             return unicode_classes[i].members;
     return NULL;
 }
 
 int32_t tok_lower(int32_t c) {
-    for (size_t i = 0; i < sizeof unicode_lower / sizeof *unicode_lower; i++)
-        if (c >= unicode_lower[i].first && c <= unicode_lower[i].last)
-            return c + unicode_lower[i].step;
-    return utf8proc_tolower(c);
+    const unicode_range *r = unicode_find(unicode_lower, COUNT(unicode_lower), c);
+    return r ? c + r->step : utf8proc_tolower(c);
 }
 
-static bool unicode_is_unknown(int32_t c) {
-    size_t low = 0, high = sizeof unicode_unknown / sizeof *unicode_unknown;
-    while (low < high) {
-        size_t mid = (low + high) / 2;
-        if (c > unicode_unknown[mid].last)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < sizeof unicode_unknown / sizeof *unicode_unknown &&
-           c >= unicode_unknown[low].first;
+bool tok_is_mark(int32_t c) {
+    utf8proc_category_t k = utf8proc_category(c);
+    return (k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME ||
+            c == 0x1cf2 || c == 0x1cf3) && /* letters since Unicode 12 */
+           !unicode_find(unicode_no_mark, COUNT(unicode_no_mark), c);
 }
 
 /* ---- normal forms ---- */
@@ -133,7 +149,7 @@ static int form_flush(form *f) {
 
 static int form_char(form *f, int32_t c, const char *s, size_t len) {
     int boundary = 0;
-    if (unicode_is_unknown(c)) { /* nothing combines across it */
+    if (unicode_find(unicode_unknown, COUNT(unicode_unknown), c)) { /* nothing combines across it */
         int status = form_flush(f);
         if (!status && tni_str_append(f->out, s, len)) status = form_memory(f);
         return status;

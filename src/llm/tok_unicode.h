@@ -9,6 +9,7 @@
  * "rust word" (the same to Rust's regex), "digit", "punct", "no punct". NULL: none. */
 const char *tok_more(const char *name, size_t n);
 int32_t tok_lower(int32_t c); /* of one character; U+0130 has two and stays */
+bool tok_is_mark(int32_t c);  /* what StripAccents takes away */
 
 /* A normal form of UTF-8 text, appended to `out`; linear in n, whatever marks it has. */
 int tok_normal_form(tok_norm_kind kind, const char *s, size_t n, tni_str *out);

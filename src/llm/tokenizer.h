@@ -1,5 +1,6 @@
-/* Byte-level BPE tokenizers, from tokenizer.json and from GGUF metadata: text to ids and back,
- * with the ids of Hugging Face's `tokenizers`. A tokenizer is immutable: any thread may use it. */
+/* BPE tokenizers, from tokenizer.json and (byte-level ones) from GGUF metadata: text to ids and
+ * back, with the ids of Hugging Face's `tokenizers`. A tokenizer is immutable: any thread may use
+ * it. */
 #ifndef TNI_LLM_TOKENIZER_H
 #define TNI_LLM_TOKENIZER_H
 
@@ -53,6 +54,8 @@ int tni_tok_decode(const tni_tok *t, const int32_t *ids, size_t n, bool skip_spe
 typedef struct tni_detok {
     char held[4]; /* an unfinished character */
     size_t n;
+    uint32_t stripped; /* characters taken away at the beginning */
+    bool begun, pushed;
 } tni_detok;
 int tni_detok_push(tni_detok *d, const tni_tok *t, int32_t id, tni_str *out);
 int tni_detok_finish(tni_detok *d, tni_str *out); /* what is held becomes U+FFFD */

@@ -135,6 +135,12 @@ def main():
     for a, b in ranges(not_normalised()):
         print("TOK_UNKNOWN(0x%x, 0x%x)" % (a, b))
 
+    print("/* First and last of the marks that StripAccents leaves. */")
+    strip = nm.StripAccents()
+    for a, b in ranges(c for c in CHARS if unicodedata2.category(chr(c))[0] == "M" and
+                       strip.normalize_str(chr(c))):
+        print("TOK_NO_MARK(0x%x, 0x%x)" % (a, b))
+
     print("/* Lower case since Unicode 14: first, last, difference. */")
     for a, b, d in lower_case():
         print("TOK_LOWER(0x%x, 0x%x, %d)" % (a, b, d))
