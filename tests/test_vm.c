@@ -694,6 +694,33 @@ static void test_threads(void) {
     free(y2);
 }
 
+/* More than the caches hold: streaming stores and prefetches, against small pieces of the same. */
+static void test_large(void) {
+    enum { PIECE = 40000 };
+    int64_t n = 4500003;
+    float *a = malloc((size_t)n * 4), *b = malloc((size_t)n * 4), *y = malloc((size_t)n * 4),
+          *z = malloc((size_t)n * 4);
+    for (int64_t i = 0; i < n; i++) a[i] = (float)(i % 1717) / 100 - 8, b[i] = (float)(i % 5) / 3;
+    for (int k = 0; k < n_isas; k++) {
+        tni_program p;
+        chain_program(&p, n, TN_F32);
+        const void *in[2] = {a, b};
+        void *out[1] = {y};
+        memset(y, 0xa5, (size_t)n * 4);
+        int err = tni_cpu_run_isa(isas[k], &p, in, out);
+        for (int64_t at = 0; at < n && !err; at += PIECE) {
+            p.shape[0] = n - at < PIECE ? n - at : PIECE;
+            in[0] = a + at, in[1] = b + at, out[0] = z + at;
+            err = tni_cpu_run_isa(isas[k], &p, in, out);
+        }
+        ok(!err && !memcmp(y, z, (size_t)n * 4), "%s: larger than the caches", isas[k]->name);
+    }
+    free(a);
+    free(b);
+    free(y);
+    free(z);
+}
+
 static void test_no_memory(void) {
     for (int reduce = 0; reduce < 2; reduce++) {
         tni_program p;
@@ -756,6 +783,7 @@ int main(int argc, char **argv) {
     test_reduce(1, 20 * scale, 60000, "any dtype, large");
     test_in_place();
     test_threads();
+    test_large();
     test_no_memory();
     test_malformed();
     tni_pool_shutdown();

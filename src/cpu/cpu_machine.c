@@ -405,6 +405,15 @@ static void mach_count(mach_planner *q) {
     }
 }
 
+static void mach_fetches(mach_planner *q) {
+    for (int i = 0; i < q->w->n_in; i++) {
+        tni_handler fetch = q->t->m->fetch[q->p->in[i].dtype];
+        if (!fetch || q->w->in[i].kind != TNI_WALK_CONTIG) continue;
+        mach_emit(q, fetch);
+        mach_patch(q, 0, TNI_MACH_IN, i);
+    }
+}
+
 static void mach_store(mach_planner *q, int o, bool from_slot) {
     int v = q->p->out[o].value;
     tn_dtype d = q->r->to_class ? TN_F32 : q->p->out[o].dtype;
@@ -423,6 +432,7 @@ void tni_machine_plan_make(tni_run *r, const tni_walk *w, bool late) {
     t->m = r->isa->machine();
     t->n_code = t->n_slots = t->n_fill = t->n_patch = 0;
     mach_count(&q);
+    if (r->fetch) mach_fetches(&q);
     for (int o = 0; o < r->p->n_out && !q.failed; o++) {
         int v = r->p->out[o].value;
         if (late && q.slot[v] < 0) {

@@ -77,6 +77,7 @@ typedef struct tni_machine {
     tni_handler store[TN_DTYPE_COUNT], stream;
     tni_handler round[TN_DTYPE_COUNT];                          /* f16, bf16 */
     tni_handler mul_add_mm, mul_add_ms, mul_add_sm, mul_add_ss; /* acc * p + q, rounded twice */
+    tni_handler fetch[TN_DTYPE_COUNT]; /* prefetches an input; NULL: none */
     tni_handler end;
     /* n elements, a multiple of tile; streams: some store is `stream` */
     void (*run)(const tni_code *code, size_t n, bool streams);

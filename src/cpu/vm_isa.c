@@ -219,6 +219,19 @@ MACH_STORE(bool, uint8_t, vf_store_bool)
 MACH_UNROLLED(round_to_f16, (void)0, vf_round_f16(a))
 MACH_UNROLLED(round_to_bf16, (void)0, vf_round_bf16(a))
 
+/* Asks for what the loop wants two tiles later. Eight loads of one array, then eight of the next:
+ * the hardware runs ahead of that less well than of a loop that takes turns (590 ns against 465
+ * for 1000 elements of a * b + c from memory, 510 with this). */
+#define MACH_FETCH(name, T)                                                                        \
+    static void fetch_##name(MACH_ARGS) {                                                          \
+        enum { TILE = 8 * VN * sizeof(T), LINE = 64 };                                             \
+        uintptr_t p = (uintptr_t)((const T *)(const void *)pc->p + i) + 2 * TILE;                  \
+        for (int k = 0; k < TILE; k += LINE) __builtin_prefetch((const void *)(p + (uintptr_t)k)); \
+        MACH_GO;                                                                                   \
+    }
+MACH_FETCH(f32, float)
+MACH_FETCH(half, uint16_t)
+
 static void mach_end(MACH_ARGS) {
     (void)pc, (void)i, (void)v0, (void)v1, (void)v2, (void)v3, (void)v4, (void)v5, (void)v6,
         (void)v7;
@@ -260,6 +273,9 @@ const tni_machine *TNI_FN(vm_machine)(void) {
         .mul_add_ms = (tni_handler)mul_add_ms,
         .mul_add_sm = (tni_handler)mul_add_sm,
         .mul_add_ss = (tni_handler)mul_add_ss,
+        .fetch = {[TN_F32] = (tni_handler)fetch_f32,
+                  [TN_F16] = (tni_handler)fetch_half,
+                  [TN_BF16] = (tni_handler)fetch_half},
         .end = (tni_handler)mach_end,
         .run = mach_run,
     };

@@ -90,6 +90,7 @@ typedef struct tni_run {
     tni_machine_plan machine; /* used: false means the tile interpreter */
     bool to_class;            /* a reduction: the value is written in its class, unconverted */
     bool stream;              /* outputs are larger than the cache keeps */
+    bool fetch;               /* operands are larger than the caches */
     size_t slots_at, red_at, scratch_size; /* offsets in a worker's scratch, its size */
     char *scratch;                         /* scratch_size bytes a worker */
 } tni_run;
