@@ -137,6 +137,7 @@ void tok_regex_free(struct tok_regex *r);
  * thread needs to match; one is enough for a whole encoding. */
 typedef struct tok_cursor {
     struct pcre2_real_match_data_8 *data;
+    struct pcre2_real_match_context_8 *limits;
 } tok_cursor;
 int tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n, size_t from,
                    bool again, size_t *begin, size_t *end);

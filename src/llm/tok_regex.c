@@ -8,7 +8,7 @@
 #include <pcre2.h>
 #include <string.h>
 
-enum { REGEX_PATTERN_LIMIT = 1 << 16, REGEX_MATCH_LIMIT = 20000000 };
+enum { REGEX_PATTERN_LIMIT = 1 << 16, REGEX_STEPS = 1000000, REGEX_STEPS_A_BYTE = 16 };
 
 /* White_Space of Unicode (PropList.txt), and everything else; PCRE2's own \s has U+180E too. */
 #define REGEX_SPACE                                                                                \
@@ -23,7 +23,6 @@ enum { REGEX_PATTERN_LIMIT = 1 << 16, REGEX_MATCH_LIMIT = 20000000 };
 
 struct tok_regex {
     pcre2_code *code;
-    pcre2_match_context *limits;
     pcre2_general_context *memory;
 };
 
@@ -168,10 +167,6 @@ static int regex_compile(struct tok_regex *r, const char *pattern, size_t n) {
         return tni_fail(TN_EFORMAT, "the pattern \"%.*s\" at byte %zu: %s", (int)(n < 80 ? n : 80),
                         pattern, (size_t)at, (char *)text);
     }
-    r->limits = pcre2_match_context_create(r->memory);
-    if (!r->limits) return tni_fail_memory(n, "a pattern");
-    pcre2_set_match_limit(r->limits, REGEX_MATCH_LIMIT);
-    pcre2_set_heap_limit(r->limits, 1 << 16);       /* KiB */
     pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE); /* without it matching is slower, not wrong */
     return 0;
 }
@@ -196,7 +191,6 @@ int tok_regex_new(const char *pattern, size_t n, struct tok_regex **out) {
 void tok_regex_free(struct tok_regex *r) {
     if (!r) return;
     pcre2_code_free(r->code);
-    pcre2_match_context_free(r->limits);
     pcre2_general_context_free(r->memory);
     tni_free(r);
 }
@@ -210,16 +204,27 @@ static int regex_failed(int code) {
     return tni_fail(TN_EVALUE, "a pattern of the tokenizer gave up on this text: %s", (char *)text);
 }
 
+/* Patterns that occur take a few steps a byte at most, over any text. */
+static int regex_start(const struct tok_regex *r, tok_cursor *c, size_t n) {
+    if (!c->data) c->data = pcre2_match_data_create(1, r->memory);
+    if (!c->limits) c->limits = pcre2_match_context_create(r->memory);
+    if (!c->data || !c->limits) return tni_fail_memory(64, "matching a pattern");
+    size_t steps = REGEX_STEPS + REGEX_STEPS_A_BYTE * n;
+    pcre2_set_match_limit(c->limits, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
+    pcre2_set_heap_limit(c->limits, 1 << 16); /* KiB */
+    return 0;
+}
+
 int tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n, size_t from,
                    bool again, size_t *begin, size_t *end) {
-    if (!c->data && !(c->data = pcre2_match_data_create(1, r->memory)))
-        return tni_fail_memory(64, "matching a pattern");
+    int status = regex_start(r, c, n);
+    if (status) return status;
     for (size_t at = from; at <= n;) {
         int code =
-            pcre2_match(r->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, c->data, r->limits);
+            pcre2_match(r->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, c->data, c->limits);
         if (code == PCRE2_ERROR_JIT_STACKLIMIT)
             code = pcre2_match(r->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-                               c->data, r->limits);
+                               c->data, c->limits);
         if (code == PCRE2_ERROR_NOMATCH) return 0;
         if (code < 0) return regex_failed(code);
         const PCRE2_SIZE *v = pcre2_get_ovector_pointer(c->data);
@@ -232,5 +237,6 @@ int tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size
 
 void tok_cursor_free(tok_cursor *c) {
     pcre2_match_data_free(c->data);
-    c->data = NULL;
+    pcre2_match_context_free(c->limits);
+    *c = (tok_cursor){0};
 }

@@ -1,0 +1,95 @@
+/* Any bytes as a tokenizer.json, and what follows a line of "====" as further text. A tokenizer
+ * that loads must encode any text, valid UTF-8 or not, to ids of its vocabulary, decode them to
+ * UTF-8, and give the same text token by token. */
+#include "base/alloc.h"
+#include "llm/tokenizer.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { FUZZ_TEXT = 4096 };
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void fuzz_valid(const tni_str *s) {
+    uint32_t c;
+    for (size_t i = 0; i < s->n;) {
+        int n = tni_utf8_decode(s->v + i, s->n - i, &c);
+        if (n <= 0) abort();
+        i += (size_t)n;
+    }
+}
+
+/* Whole and as a stream; the stream may differ in what is stripped at the end and in broken
+ * characters alone, so its length is all that is compared. */
+static void fuzz_decode(const tni_tok *t, const tni_ids *ids) {
+    tni_str whole = {0}, stream = {0};
+    tni_detok d = {0};
+    int status = tni_tok_decode(t, ids->v, ids->n, false, &whole);
+    if (status && status != TN_EMEMORY) abort();
+    fuzz_valid(&whole);
+    for (size_t i = 0; i < ids->n; i++) {
+        if (tni_detok_push(&d, t, ids->v[i], &stream)) abort();
+        fuzz_valid(&stream);
+    }
+    if (tni_detok_finish(&d, &stream)) abort();
+    fuzz_valid(&stream);
+    tni_str_free(&whole);
+    tni_str_free(&stream);
+}
+
+static void fuzz_encode(const tni_tok *t, const char *text, size_t n, int flags,
+                        const uint8_t *literal) {
+    tni_ids ids = {0};
+    if (!tni_tok_encode_spans(t, text, n, literal, flags, &ids)) {
+        for (size_t i = 0; i < ids.n; i++) {
+            const char *s;
+            size_t len;
+            if (!tni_tok_token_bytes(t, ids.v[i], &s, &len)) abort();
+            if (!literal || !(flags & TNI_TOK_SPECIAL)) continue;
+        }
+        fuzz_decode(t, &ids);
+    }
+    tni_free(ids.v);
+}
+
+static void fuzz_texts(const tni_tok *t, const char *more, size_t n) {
+    static const char *const texts[] = {
+        "", " ", "Hello, world! 123 it's\n\n  \xc3\xa9\xe2\x80\x8d<s>[MASK] </s>x",
+        "e\xcc\x81\xcc\xa7\xff\xfe\xe2\x82 \xf0\x9f\x91\xa9\xe6\x97\xa5\xe6\x9c\xac "
+        "aaaaaaaaaaaaaaaa"
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        fuzz_encode(t, texts[i], strlen(texts[i]), TNI_TOK_SPECIAL | TNI_TOK_TEMPLATE, NULL);
+    if (n > FUZZ_TEXT) n = FUZZ_TEXT;
+    char *exact = tni_alloc(n);
+    uint8_t *literal = tni_calloc(n, 1);
+    if (exact && literal) {
+        memcpy(exact, more, n);
+        for (size_t i = 0; i < n; i++) literal[i] = i % 16 > 7;
+        fuzz_encode(t, exact, n, 0, NULL);
+        fuzz_encode(t, exact, n, TNI_TOK_SPECIAL, literal);
+    }
+    tni_free(exact);
+    tni_free(literal);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    const char *text = (const char *)data;
+    size_t json = size;
+    for (size_t i = 0; i + 6 <= size; i++)
+        if (!memcmp(text + i, "\n====\n", 6)) {
+            json = i;
+            break;
+        }
+    tni_tok *t;
+    if (tni_tok_from_json(text, json, "fuzz", &t)) return 0;
+    fuzz_texts(t, text + json, size - json);
+    for (int64_t i = 0; i < tni_tok_vocab_size(t); i++) {
+        const char *s;
+        size_t n;
+        if (!tni_tok_token_bytes(t, (int32_t)i, &s, &n)) abort();
+        if (n && tni_tok_id(t, s, n) >= tni_tok_vocab_size(t)) abort();
+    }
+    tni_tok_free(t);
+    return 0;
+}
