@@ -118,20 +118,20 @@ struct tni_tok {
 /* A token's text as files write it. In byte-level tokenizers added ones stand for themselves,
  * others for bytes in GPT-2's alphabet (one printable character a byte); byte_level and decoder
  * are set before. */
-size_t tok_to_alphabet(const char *s, size_t n, char *to); /* to: 2 n bytes and 2 to spare */
-int tok_set_tokens(tni_tok *t, const tni_bytes *raw, int64_t n, const bool *is_added);
-int tok_add_merge(tni_tok *t, tni_bytes left, tni_bytes right, int32_t rank);
-int tok_reserve_merges(tni_tok *t, int64_t n);
+size_t tni_tok_to_alphabet(const char *s, size_t n, char *to); /* to: 2 n bytes and 2 to spare */
+int tni_tok_set_tokens(tni_tok *t, const tni_bytes *raw, int64_t n, const bool *is_added);
+int tni_tok_add_merge(tni_tok *t, tni_bytes left, tni_bytes right, int32_t rank);
+int tni_tok_reserve_merges(tni_tok *t, int64_t n);
 /* Copies; NULL when memory is out. */
-const char *tok_own(tni_tok *t, const char *s, size_t n);
-int tok_add_added(tni_tok *t, tok_added a);
-int tok_finish(tni_tok *t);
+const char *tni_tok_own(tni_tok *t, const char *s, size_t n);
+int tni_tok_add_added(tni_tok *t, tok_added a);
+int tni_tok_finish(tni_tok *t);
 
 /* ---- tok_regex.c ---- */
 
 /* Oniguruma's syntax as tokenizer.json uses it. */
-int tok_regex_new(const char *pattern, size_t n, struct tok_regex **out);
-void tok_regex_free(struct tok_regex *r);
+int tni_tok_regex_new(const char *pattern, size_t n, struct tok_regex **out);
+void tni_tok_regex_free(struct tok_regex *r);
 /* The first match at or after `from`, where the one before ended: 1 and its ends, 0 for none, or a
  * status. Matches may be empty, but not where the one before ended (again). A cursor holds what one
  * thread needs to match; one is enough for a whole encoding. */
@@ -139,16 +139,16 @@ typedef struct tok_cursor {
     struct pcre2_real_match_data_8 *data;
     struct pcre2_real_match_context_8 *limits;
 } tok_cursor;
-int tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n, size_t from,
-                   bool again, size_t *begin, size_t *end);
-void tok_cursor_free(tok_cursor *c);
+int tni_tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n,
+                       size_t from, bool again, size_t *begin, size_t *end);
+void tni_tok_cursor_free(tok_cursor *c);
 
-/* ---- tok_norm.c, tok_pre.c, tok_merge.c ---- */
+/* ---- tok_norm.c, tok_pre.c, tni_tok_merge.c ---- */
 
-bool tok_is_space(uint32_t c);
-bool tok_is_word(uint32_t c);
+bool tni_tok_is_space(uint32_t c);
+bool tni_tok_is_word(uint32_t c);
 /* Text after all normalisers, appended to `out`. */
-int tok_normalize(const tni_tok *t, tok_cursor *c, const char *s, size_t n, tni_str *out);
+int tni_tok_normalize(const tni_tok *t, tok_cursor *c, const char *s, size_t n, tni_str *out);
 
 typedef struct tok_span {
     size_t begin, end;
@@ -159,19 +159,19 @@ typedef struct tok_words {
     TNI_VEC(tok_span) next; /* work */
 } tok_words;
 /* Cuts words->text, given as one span, by all steps; `first`: the whole text begins with it. */
-int tok_pretokenize(const tni_tok *t, tok_cursor *c, tok_words *w, bool first);
-void tok_words_free(tok_words *w);
+int tni_tok_pretokenize(const tni_tok *t, tok_cursor *c, tok_words *w, bool first);
+void tni_tok_words_free(tok_words *w);
 
 typedef struct tok_work tok_work;
-struct tok_work { /* buffers of tok_merge, kept between words */
+struct tok_work { /* buffers of tni_tok_merge, kept between words */
     TNI_VEC(int32_t) start;
     TNI_VEC(struct tok_symbol) symbols;
     TNI_VEC(struct tok_candidate) heap;
 };
-int tok_merge(const tni_tok *t, tok_work *work, const char *s, size_t n, tni_ids *ids);
-void tok_work_free(tok_work *w);
+int tni_tok_merge(const tni_tok *t, tok_work *work, const char *s, size_t n, tni_ids *ids);
+void tni_tok_work_free(tok_work *w);
 
-const tok_pair *tok_find_pair(const tni_tok *t, int32_t left, int32_t right); /* or NULL */
-int tok_push_id(tni_ids *ids, int32_t id);
+const tok_pair *tni_tok_find_pair(const tni_tok *t, int32_t left, int32_t right); /* or NULL */
+int tni_tok_push_id(tni_ids *ids, int32_t id);
 
 #endif

@@ -32,7 +32,7 @@ static size_t build_bytes(const int16_t *byte, tni_bytes raw, char *to) {
     return n;
 }
 
-size_t tok_to_alphabet(const char *s, size_t n, char *to) {
+size_t tni_tok_to_alphabet(const char *s, size_t n, char *to) {
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
         int b = (unsigned char)s[i], c = b;
@@ -103,7 +103,7 @@ static int build_token(tni_tok *t, const int16_t *byte, int64_t i, tni_bytes raw
                                                        : 0;
 }
 
-int tok_set_tokens(tni_tok *t, const tni_bytes *raw, int64_t n, const bool *is_added) {
+int tni_tok_set_tokens(tni_tok *t, const tni_bytes *raw, int64_t n, const bool *is_added) {
     int16_t byte[512];
     size_t total = 0;
     if (n < 1 || n > TOK_MAX_VOCAB)
@@ -123,7 +123,7 @@ int tok_set_tokens(tni_tok *t, const tni_bytes *raw, int64_t n, const bool *is_a
     return status;
 }
 
-const char *tok_own(tni_tok *t, const char *s, size_t n) {
+const char *tni_tok_own(tni_tok *t, const char *s, size_t n) {
     char *copy = tni_strndup(s, n);
     if (!copy || tni_vec_push(&t->owned, copy)) {
         tni_free(copy);
@@ -141,7 +141,7 @@ static uint64_t build_mix(uint64_t x) { /* a finaliser with full avalanche (spli
     return x ^ (x >> 31);
 }
 
-int tok_reserve_merges(tni_tok *t, int64_t n) {
+int tni_tok_reserve_merges(tni_tok *t, int64_t n) {
     uint64_t cap = 16;
     if (n > TOK_MAX_VOCAB)
         return tni_fail(TN_EFORMAT, "%lld merges; at most %d are possible", (long long)n,
@@ -161,7 +161,7 @@ static tok_pair *build_slot(const tni_tok *t, uint64_t pair) {
     return &t->pairs[i];
 }
 
-const tok_pair *tok_find_pair(const tni_tok *t, int32_t left, int32_t right) {
+const tok_pair *tni_tok_find_pair(const tni_tok *t, int32_t left, int32_t right) {
     const tok_pair *p = build_slot(t, (uint64_t)(uint32_t)left << 32 | (uint32_t)right);
     return p->pair == UINT64_MAX ? NULL : p;
 }
@@ -171,7 +171,7 @@ static int build_not_a_token(tni_bytes b) {
                     (int)(b.n < 60 ? b.n : 60), b.s);
 }
 
-int tok_add_merge(tni_tok *t, tni_bytes left, tni_bytes right, int32_t rank) {
+int tni_tok_add_merge(tni_tok *t, tni_bytes left, tni_bytes right, int32_t rank) {
     char joined[1024];
     int32_t a = tni_tok_id(t, left.s, left.n), b = tni_tok_id(t, right.s, right.n);
     if (a < 0 || b < 0) return build_not_a_token(a < 0 ? left : right);
@@ -214,27 +214,27 @@ static int build_trie_add(tok_trie *trie, tni_bytes text, int32_t token) {
     return status;
 }
 
-int tok_add_added(tni_tok *t, tok_added a) {
+int tni_tok_add_added(tni_tok *t, tok_added a) {
     if (!a.text.n) return 0;
     if (a.id < 0 || a.id >= t->n_tokens)
         return tni_fail(TN_EFORMAT, "the added token \"%.*s\" has id %d; the vocabulary has %lld",
                         (int)(a.text.n < 60 ? a.text.n : 60), a.text.s, a.id,
                         (long long)t->n_tokens);
     t->token[a.id].special |= a.special;
-    if (!(a.text.s = tok_own(t, a.text.s, a.text.n))) return TN_EMEMORY;
+    if (!(a.text.s = tni_tok_own(t, a.text.s, a.text.n))) return TN_EMEMORY;
     return tni_vec_push(&t->added, a) ? tni_fail_memory(sizeof a, "the added tokens") : 0;
 }
 
 /* What the token is looked for and decoded as. */
 static int build_normal(tni_tok *t, int32_t i, tni_bytes text) {
-    text.s = tok_own(t, text.s, text.n);
+    text.s = tni_tok_own(t, text.s, text.n);
     if (!text.s) return TN_EMEMORY;
     if (t->byte_level) t->token[t->added.v[i].id].bytes = text;
     return build_trie_add(&t->normal, text, i);
 }
 
 /* Tokens that are looked for after normalisation are normalised themselves. */
-int tok_finish(tni_tok *t) {
+int tni_tok_finish(tni_tok *t) {
     tok_cursor cursor = {0};
     int status = 0;
     for (size_t i = 0; i < t->added.n && !status; i++) {
@@ -244,18 +244,18 @@ int tok_finish(tni_tok *t) {
             status = build_trie_add(a->normalized ? &t->normal : &t->plain, a->text, (int32_t)i);
             continue;
         }
-        status = tok_normalize(t, &cursor, a->text.s, a->text.n, &s);
+        status = tni_tok_normalize(t, &cursor, a->text.s, a->text.n, &s);
         if (!status && s.n) status = build_normal(t, (int32_t)i, (tni_bytes){s.v, s.n});
         tni_str_free(&s);
     }
-    tok_cursor_free(&cursor);
+    tni_tok_cursor_free(&cursor);
     return status;
 }
 
 void tni_tok_free(tni_tok *t) {
     if (!t) return;
-    for (int i = 0; i < t->n_norm; i++) tok_regex_free(t->norm[i].regex);
-    for (int i = 0; i < t->n_pre; i++) tok_regex_free(t->pre[i].regex);
+    for (int i = 0; i < t->n_norm; i++) tni_tok_regex_free(t->norm[i].regex);
+    for (int i = 0; i < t->n_pre; i++) tni_tok_regex_free(t->pre[i].regex);
     for (size_t i = 0; i < t->owned.n; i++) tni_free(t->owned.v[i]);
     tni_vec_free(&t->owned), tni_vec_free(&t->added);
     tni_vec_free(&t->plain.nodes), tni_vec_free(&t->normal.nodes);
@@ -284,6 +284,6 @@ bool tni_tok_is_special(const tni_tok *t, int32_t id) {
     return id >= 0 && id < t->n_tokens && t->token[id].special;
 }
 
-int tok_push_id(tni_ids *ids, int32_t id) {
+int tni_tok_push_id(tni_ids *ids, int32_t id) {
     return tni_vec_push(ids, id) ? tni_fail_memory(ids->n * sizeof id, "token ids") : 0;
 }

@@ -22,10 +22,10 @@ static int encode_normal(encoder *e, const char *s, size_t n) {
     e->words.text.n = 0;
     if (!n) return 0;
     if (tni_str_append(&e->words.text, s, n)) return tni_fail_memory(n, "cutting text");
-    int status = tok_pretokenize(e->t, &e->cursor[1], &e->words, e->first);
+    int status = tni_tok_pretokenize(e->t, &e->cursor[1], &e->words, e->first);
     for (size_t i = 0; i < e->words.spans.n && !status; i++) {
         tok_span w = e->words.spans.v[i];
-        status = tok_merge(e->t, &e->work, e->words.text.v + w.begin, w.end - w.begin, e->ids);
+        status = tni_tok_merge(e->t, &e->work, e->words.text.v + w.begin, w.end - w.begin, e->ids);
     }
     return status;
 }
@@ -66,13 +66,13 @@ static size_t encode_char(const char *s, size_t n, size_t at, bool before, uint3
 
 static bool encode_is_word(const char *s, size_t n, size_t at, bool before) {
     uint32_t c;
-    return encode_char(s, n, at, before, &c) && tok_is_word(c);
+    return encode_char(s, n, at, before, &c) && tni_tok_is_word(c);
 }
 
 static size_t encode_space(const char *s, size_t n, size_t at, bool before) {
     uint32_t c;
     size_t len = encode_char(s, n, at, before, &c);
-    return len && tok_is_space(c) ? len : 0;
+    return len && tni_tok_is_space(c) ? len : 0;
 }
 
 /* Whether the match counts; with lstrip and rstrip it takes in the spaces beside it. */
@@ -109,7 +109,7 @@ static bool encode_next(const encoder *e, const tok_trie *trie, const char *s, s
 static int encode_raw(encoder *e, const char *s, size_t n) {
     tni_str text = {0};
     if (!e->t->n_norm || !n) return encode_normal(e, s, n);
-    int status = tok_normalize(e->t, &e->cursor[0], s, n, &text);
+    int status = tni_tok_normalize(e->t, &e->cursor[0], s, n, &text);
     if (!status) status = encode_normal(e, text.v ? text.v : "", text.n);
     tni_str_free(&text);
     return status;
@@ -126,7 +126,7 @@ static int encode_cut(encoder *e, const tok_trie *trie, const char *s, size_t n,
     while (!status && encode_next(e, trie, s, n, literal, from, &m)) {
         e->first = first && !from;
         status = piece(e, s + from, m.begin - from, literal ? literal + from : NULL);
-        if (!status) status = tok_push_id(e->ids, e->t->added.v[m.token].id);
+        if (!status) status = tni_tok_push_id(e->ids, e->t->added.v[m.token].id);
         from = m.end;
     }
     e->first = first && !from;
@@ -143,7 +143,7 @@ static int encode_between(encoder *e, const char *s, size_t n, const uint8_t *li
     tni_str text = {0};
     if (!n) return 0;
     if (literal || !e->t->n_norm) return encode_cut(e, &e->t->normal, s, n, literal, encode_words);
-    int status = tok_normalize(e->t, &e->cursor[0], s, n, &text);
+    int status = tni_tok_normalize(e->t, &e->cursor[0], s, n, &text);
     if (!status)
         status = encode_cut(e, &e->t->normal, text.v ? text.v : "", text.n, NULL, encode_words);
     tni_str_free(&text);
@@ -172,7 +172,7 @@ static int encode_bytes(encoder *e, const char *s, size_t n, const uint8_t *lite
         e->first = !at;
         if (len) status = encode_cut(e, &e->t->plain, s + at, len, marks, encode_between);
         at += len;
-        if (!status && at < n) status = tok_merge(e->t, &e->work, s + at++, 1, e->ids);
+        if (!status && at < n) status = tni_tok_merge(e->t, &e->work, s + at++, 1, e->ids);
     }
     return status;
 }
@@ -180,7 +180,7 @@ static int encode_bytes(encoder *e, const char *s, size_t n, const uint8_t *lite
 static int encode_template(const tni_ids *list, int flags, tni_ids *ids) {
     int status = 0;
     for (size_t i = 0; i < list->n && flags & TNI_TOK_TEMPLATE && !status; i++)
-        status = tok_push_id(ids, list->v[i]);
+        status = tni_tok_push_id(ids, list->v[i]);
     return status;
 }
 
@@ -192,10 +192,10 @@ int tni_tok_encode_spans(const tni_tok *t, const char *text, size_t n, const uin
     if (!status) status = encode_bytes(&e, text, n, literal);
     if (!status) status = encode_template(&t->after, flags, ids);
     if (status) ids->n = before;
-    tok_cursor_free(&e.cursor[0]);
-    tok_cursor_free(&e.cursor[1]);
-    tok_words_free(&e.words);
-    tok_work_free(&e.work);
+    tni_tok_cursor_free(&e.cursor[0]);
+    tni_tok_cursor_free(&e.cursor[1]);
+    tni_tok_words_free(&e.words);
+    tni_tok_work_free(&e.work);
     return status;
 }
 

@@ -31,7 +31,7 @@ static int gguf_pre(tni_tok *t, const char *name, bool prefix_space) {
     for (int i = 0; i < GGUF_PATTERNS && row->pattern[i] && !status; i++) {
         tok_pre *p = &t->pre[t->n_pre++];
         p->behavior = TOK_ISOLATED, p->prefix_space = prefix_space && !i;
-        status = tok_regex_new(row->pattern[i], strlen(row->pattern[i]), &p->regex);
+        status = tni_tok_regex_new(row->pattern[i], strlen(row->pattern[i]), &p->regex);
     }
     return status;
 }
@@ -43,18 +43,18 @@ static int gguf_tokens(tni_tok *t, const tni_tok_source *s) {
     if (!is_added) return tni_fail_memory((size_t)s->n_tokens, "the vocabulary");
     for (int64_t i = 0; i < s->n_tokens; i++)
         is_added[i] = gguf_type(s, i) == GGUF_CONTROL || gguf_type(s, i) == GGUF_USER;
-    int status = tok_set_tokens(t, s->tokens, s->n_tokens, is_added);
+    int status = tni_tok_set_tokens(t, s->tokens, s->n_tokens, is_added);
     for (int64_t i = 0; i < s->n_tokens && !status; i++)
         if (is_added[i])
-            status = tok_add_added(t, (tok_added){.text = s->tokens[i],
-                                                  .id = (int32_t)i,
-                                                  .special = gguf_type(s, i) == GGUF_CONTROL});
+            status = tni_tok_add_added(t, (tok_added){.text = s->tokens[i],
+                                                      .id = (int32_t)i,
+                                                      .special = gguf_type(s, i) == GGUF_CONTROL});
     tni_free(is_added);
     return status;
 }
 
 static int gguf_merges(tni_tok *t, const tni_tok_source *s) {
-    int status = tok_reserve_merges(t, s->n_merges);
+    int status = tni_tok_reserve_merges(t, s->n_merges);
     for (int64_t i = 0; i < s->n_merges && !status; i++) {
         tni_bytes m = s->merges[i];
         /* A token may begin with the space that parts them, never end with it. */
@@ -63,8 +63,8 @@ static int gguf_merges(tni_tok *t, const tni_tok_source *s) {
         if (!space)
             status = tni_fail(TN_EFORMAT, "merge %lld is not a pair of tokens", (long long)i);
         else
-            status = tok_add_merge(t, (tni_bytes){m.s, left},
-                                   (tni_bytes){space + 1, m.n - left - 1}, (int32_t)i);
+            status = tni_tok_add_merge(t, (tni_bytes){m.s, left},
+                                       (tni_bytes){space + 1, m.n - left - 1}, (int32_t)i);
     }
     return status;
 }
@@ -74,8 +74,8 @@ static int gguf_around(tni_tok *t, const tni_tok_source *s) {
     if (s->bos >= t->n_tokens || s->eos >= t->n_tokens || s->unk >= t->n_tokens)
         return tni_fail(TN_EFORMAT, "a special token's id is beyond the vocabulary of %lld",
                         (long long)t->n_tokens);
-    if (s->add_bos && s->bos >= 0) status = tok_push_id(&t->before, s->bos);
-    if (!status && s->add_eos && s->eos >= 0) status = tok_push_id(&t->after, s->eos);
+    if (s->add_bos && s->bos >= 0) status = tni_tok_push_id(&t->before, s->bos);
+    if (!status && s->add_eos && s->eos >= 0) status = tni_tok_push_id(&t->after, s->eos);
     return status;
 }
 
@@ -86,7 +86,7 @@ static int gguf_build(tni_tok *t, const tni_tok_source *s) {
     if (!status) status = gguf_pre(t, s->pre, s->add_space_prefix);
     if (!status) status = gguf_around(t, s);
     t->unk = -1; /* byte-level vocabularies have every byte; the id is of other models */
-    return status ? status : tok_finish(t);
+    return status ? status : tni_tok_finish(t);
 }
 
 int tni_tok_from_gguf(const tni_tok_source *s, tni_tok **out) {

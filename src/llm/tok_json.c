@@ -65,7 +65,7 @@ static int json_vocab(tni_tok *t, json_t *vocab, const json_t *added) {
     }
     for (size_t i = 0; i < n && !status; i++)
         if (!raw[i].s) raw[i] = (tni_bytes){"", 0};
-    if (!status) status = tok_set_tokens(t, raw, (int64_t)n, is_added);
+    if (!status) status = tni_tok_set_tokens(t, raw, (int64_t)n, is_added);
     tni_free(raw);
     tni_free(is_added);
     return status;
@@ -79,7 +79,7 @@ static int json_added(tni_tok *t, const json_t *added) {
     int status = 0;
     for (size_t i = 0; i < json_array_size(added) && !status; i++) {
         const json_t *a = json_array_get(added, i), *content = json_object_get(a, "content");
-        status = tok_add_added(
+        status = tni_tok_add_added(
             t, (tok_added){.text = {json_string_value(content), json_string_length(content)},
                            .id = (int32_t)json_integer_value(json_object_get(a, "id")),
                            .special = json_flag(a, "special"),
@@ -96,17 +96,17 @@ static int json_added(tni_tok *t, const json_t *added) {
 static int json_merge(tni_tok *t, const json_t *m, int32_t rank) {
     const json_t *l = json_array_get(m, 0), *r = json_array_get(m, 1);
     if (json_is_string(l) && json_is_string(r))
-        return tok_add_merge(t, (tni_bytes){json_string_value(l), json_string_length(l)},
-                             (tni_bytes){json_string_value(r), json_string_length(r)}, rank);
+        return tni_tok_add_merge(t, (tni_bytes){json_string_value(l), json_string_length(l)},
+                                 (tni_bytes){json_string_value(r), json_string_length(r)}, rank);
     const char *s = json_string_value(m), *space = s ? strchr(s, ' ') : NULL;
     if (!space || strchr(space + 1, ' '))
         return tni_fail(TN_EFORMAT, "merge %d is not a pair of tokens", rank);
-    return tok_add_merge(t, (tni_bytes){s, (size_t)(space - s)},
-                         (tni_bytes){space + 1, strlen(space + 1)}, rank);
+    return tni_tok_add_merge(t, (tni_bytes){s, (size_t)(space - s)},
+                             (tni_bytes){space + 1, strlen(space + 1)}, rank);
 }
 
 static int json_merges(tni_tok *t, const json_t *list) {
-    int status = tok_reserve_merges(t, (int64_t)json_array_size(list));
+    int status = tni_tok_reserve_merges(t, (int64_t)json_array_size(list));
     for (size_t i = 0; i < json_array_size(list) && !status; i++)
         status = json_merge(t, json_array_get(list, i), (int32_t)i);
     return status;
@@ -154,18 +154,18 @@ static int json_build(tni_tok *t, const json_t *j) {
     const json_t *model = json_object_get(j, "model"), *added = json_object_get(j, "added_tokens"),
                  *decoder = json_object_get(j, "decoder");
     int status = json_check_model(model);
-    if (!status) status = tok_json_normalizer(t, json_object_get(j, "normalizer"), 0);
-    if (!status) status = tok_json_pretokenizer(t, json_object_get(j, "pre_tokenizer"), 0);
-    if (!status) status = tok_json_decoder(t, decoder, 0);
+    if (!status) status = tni_tok_json_normalizer(t, json_object_get(j, "normalizer"), 0);
+    if (!status) status = tni_tok_json_pretokenizer(t, json_object_get(j, "pre_tokenizer"), 0);
+    if (!status) status = tni_tok_json_decoder(t, decoder, 0);
     if (!status && !t->byte_level && !json_is_object(decoder))
         status = tni_fail(TN_EFORMAT, "a tokenizer without a decoder is supported only when its "
                                       "pre-tokenizer is \"ByteLevel\"");
     if (!status) status = json_vocab(t, json_object_get(model, "vocab"), added);
     if (!status) status = json_merges(t, json_object_get(model, "merges"));
-    if (!status) status = tok_json_processor(t, json_object_get(j, "post_processor"), 0);
+    if (!status) status = tni_tok_json_processor(t, json_object_get(j, "post_processor"), 0);
     if (!status) status = json_added(t, added);
     if (!status) status = json_options(t, model);
-    return status ? status : tok_finish(t);
+    return status ? status : tni_tok_finish(t);
 }
 
 int tni_tok_from_json(const char *text, size_t n, const char *name, tni_tok **out) {

@@ -5,11 +5,11 @@
 #include "llm/tok.h"
 #include <jansson.h>
 
-extern const char *const tok_gpt2_pattern; /* encoder.py of GPT-2 */
+extern const char *const tni_tok_gpt2_pattern; /* encoder.py of GPT-2 */
 
-int tok_json_normalizer(tni_tok *t, const json_t *o, int depth);
-int tok_json_pretokenizer(tni_tok *t, const json_t *o, int depth);
-int tok_json_decoder(tni_tok *t, const json_t *o, int depth);
-int tok_json_processor(tni_tok *t, const json_t *o, int depth);
+int tni_tok_json_normalizer(tni_tok *t, const json_t *o, int depth);
+int tni_tok_json_pretokenizer(tni_tok *t, const json_t *o, int depth);
+int tni_tok_json_decoder(tni_tok *t, const json_t *o, int depth);
+int tni_tok_json_processor(tni_tok *t, const json_t *o, int depth);
 
 #endif

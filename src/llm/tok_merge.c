@@ -65,7 +65,7 @@ static size_t merge_start(const tni_tok *t, const char *s, size_t n, int32_t *id
 
 static void merge_look(const tni_tok *t, const int32_t *id, int i, int n, int32_t *rank,
                        int32_t *to) {
-    const tok_pair *p = i >= 0 && i + 1 < n ? tok_find_pair(t, id[i], id[i + 1]) : NULL;
+    const tok_pair *p = i >= 0 && i + 1 < n ? tni_tok_find_pair(t, id[i], id[i + 1]) : NULL;
     if (i >= 0) rank[i] = p ? p->rank : INT32_MAX, to[i] = p ? p->id : -1;
 }
 
@@ -87,7 +87,7 @@ static int merge_short(const tni_tok *t, const char *s, size_t size, tni_ids *id
         merge_look(t, id, best - 1, n, rank, to);
         merge_look(t, id, best, n, rank, to);
     }
-    for (int i = 0; i < n && !status; i++) status = tok_push_id(ids, id[i]);
+    for (int i = 0; i < n && !status; i++) status = tni_tok_push_id(ids, id[i]);
     return status;
 }
 
@@ -100,7 +100,7 @@ static bool merge_before(const struct tok_candidate *a, const struct tok_candida
 static int merge_push(const tni_tok *t, tok_work *w, int32_t at) {
     int32_t right = at < 0 ? -1 : w->symbols.v[at].next;
     if (right < 0) return 0;
-    const tok_pair *p = tok_find_pair(t, w->symbols.v[at].id, w->symbols.v[right].id);
+    const tok_pair *p = tni_tok_find_pair(t, w->symbols.v[at].id, w->symbols.v[right].id);
     if (!p) return 0;
     struct tok_candidate c = {p->rank, at, w->symbols.v[at].id, w->symbols.v[right].id, p->id};
     if (tni_vec_push(&w->heap, c)) return tni_fail_memory(w->heap.n * sizeof c, "merging a word");
@@ -146,21 +146,21 @@ static int merge_long(const tni_tok *t, tok_work *w, const char *s, size_t size,
         if (!status) status = merge_push(t, w, c.at);
     }
     for (size_t i = 0; i < w->symbols.n && !status; i++)
-        if (w->symbols.v[i].id >= 0) status = tok_push_id(ids, w->symbols.v[i].id);
+        if (w->symbols.v[i].id >= 0) status = tni_tok_push_id(ids, w->symbols.v[i].id);
     return status;
 }
 
-int tok_merge(const tni_tok *t, tok_work *w, const char *s, size_t n, tni_ids *ids) {
+int tni_tok_merge(const tni_tok *t, tok_work *w, const char *s, size_t n, tni_ids *ids) {
     if (t->ignore_merges && n < 1024) {
         char raw[2048];
-        int32_t id =
-            t->byte_level ? tni_tok_id(t, raw, tok_to_alphabet(s, n, raw)) : tni_tok_id(t, s, n);
-        if (id >= 0) return tok_push_id(ids, id);
+        int32_t id = t->byte_level ? tni_tok_id(t, raw, tni_tok_to_alphabet(s, n, raw))
+                                   : tni_tok_id(t, s, n);
+        if (id >= 0) return tni_tok_push_id(ids, id);
     }
     return n <= MERGE_SHORT ? merge_short(t, s, n, ids) : merge_long(t, w, s, n, ids);
 }
 
-void tok_work_free(tok_work *w) {
+void tni_tok_work_free(tok_work *w) {
     tni_vec_free(&w->start);
     tni_vec_free(&w->symbols);
     tni_vec_free(&w->heap);

@@ -21,11 +21,11 @@ static int norm_each(tok_norm_kind kind, const char *s, size_t n, tni_str *out) 
         int len = tni_utf8_decode(s + i, n - i, &c);
         if (len <= 0) len = 1, c = 0;
         if (kind == TOK_STRIP_ACCENTS) {
-            if (!tok_is_mark((int32_t)c)) status = norm_append(out, s + i, (size_t)len);
+            if (!tni_tok_is_mark((int32_t)c)) status = norm_append(out, s + i, (size_t)len);
         } else if (c == 0x130) { /* the one character whose lower case is two */
             status = norm_append(out, "i\xcc\x87", 3);
         } else {
-            int k = tni_utf8_encode((uint32_t)tok_lower((int32_t)c), to);
+            int k = tni_utf8_encode((uint32_t)tni_tok_lower((int32_t)c), to);
             status = norm_append(out, to, (size_t)k);
         }
         i += (size_t)len;
@@ -33,14 +33,14 @@ static int norm_each(tok_norm_kind kind, const char *s, size_t n, tni_str *out) 
     return status;
 }
 
-bool tok_is_space(uint32_t c) { /* White_Space of Unicode (PropList.txt) */
+bool tni_tok_is_space(uint32_t c) { /* White_Space of Unicode (PropList.txt) */
     return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 ||
            (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
            c == 0x205f || c == 0x3000;
 }
 
 /* \w of Rust's regex: Alphabetic, marks, decimal numbers, connectors, joiners (UTS 18, annex C). */
-bool tok_is_word(uint32_t c) {
+bool tni_tok_is_word(uint32_t c) {
     switch (utf8proc_category((utf8proc_int32_t)c)) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
@@ -65,7 +65,7 @@ static int norm_strip(const tok_norm *k, const char *s, size_t n, tni_str *out) 
         uint32_t c = 0;
         int len = tni_utf8_decode(s + i, n - i, &c);
         if (len <= 0) len = 1;
-        if (!tok_is_space(c)) {
+        if (!tni_tok_is_space(c)) {
             if (begin == n) begin = i;
             end = i + (size_t)len;
         }
@@ -90,7 +90,7 @@ static int norm_replace(const tok_norm *k, tok_cursor *c, const char *s, size_t 
     int found = 1, status = 0;
     for (bool again = false; !status; again = true, at = end) {
         if (k->regex) {
-            found = tok_regex_next(k->regex, c, s, n, at, again, &begin, &end);
+            found = tni_tok_regex_next(k->regex, c, s, n, at, again, &begin, &end);
         } else {
             const char *p = norm_find(s + at, n - at, k->from);
             found = p != NULL;
@@ -117,11 +117,11 @@ static int norm_step(const tok_norm *k, tok_cursor *c, const char *s, size_t n, 
     case TOK_REPLACE:
         return norm_replace(k, c, s, n, out);
     default:
-        return tok_normal_form(k->kind, s, n, out);
+        return tni_tok_normal_form(k->kind, s, n, out);
     }
 }
 
-int tok_normalize(const tni_tok *t, tok_cursor *c, const char *s, size_t n, tni_str *out) {
+int tni_tok_normalize(const tni_tok *t, tok_cursor *c, const char *s, size_t n, tni_str *out) {
     tni_str now = {0};
     int status = norm_append(&now, s, n);
     for (int i = 0; i < t->n_norm && !status; i++) {

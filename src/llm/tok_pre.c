@@ -32,7 +32,7 @@ static int pre_split(const tok_pre *p, tok_cursor *c, tok_words *w, tok_span spa
     bool last = false, again = false;
     int found, status = 0;
     while (!status) {
-        found = tok_regex_next(p->regex, c, s, n, at, again, &begin, &end);
+        found = tni_tok_regex_next(p->regex, c, s, n, at, again, &begin, &end);
         if (found < 0) return found;
         if (!found) begin = n;
         if (begin > at)
@@ -97,7 +97,7 @@ static int pre_metaspace(const tok_pre *p, tok_words *w, bool first) {
     return 0;
 }
 
-int tok_pretokenize(const tni_tok *t, tok_cursor *c, tok_words *w, bool first) {
+int tni_tok_pretokenize(const tni_tok *t, tok_cursor *c, tok_words *w, bool first) {
     tok_span all = {0, w->text.n};
     w->spans.n = 0;
     if (!all.end) return 0;
@@ -119,7 +119,7 @@ int tok_pretokenize(const tni_tok *t, tok_cursor *c, tok_words *w, bool first) {
     return status;
 }
 
-void tok_words_free(tok_words *w) {
+void tni_tok_words_free(tok_words *w) {
     tni_str_free(&w->text);
     tni_vec_free(&w->spans);
     tni_vec_free(&w->next);

@@ -76,7 +76,7 @@ static int regex_property(regex_reader *r) {
     if (*name == '^') negative = !negative, name++;
     size_t n = (size_t)(end - name);
     bool own = n > 4 && !memcmp(name, "tok ", 4), han = n == 3 && !memcmp(name, "Han", 3);
-    const char *more = own ? tok_more(name + 4, n - 4) : tok_more(name, n);
+    const char *more = own ? tni_tok_more(name + 4, n - 4) : tni_tok_more(name, n);
     if (!more || (negative && r->in_class)) return regex_copy(r, (size_t)(end + 1 - r->s) - r->at);
     int status = r->in_class ? 0 : tni_str_puts(&r->out, negative ? "[^" : "[");
     if (!status && !own)
@@ -171,7 +171,7 @@ static int regex_compile(struct tok_regex *r, const char *pattern, size_t n) {
     return 0;
 }
 
-int tok_regex_new(const char *pattern, size_t n, struct tok_regex **out) {
+int tni_tok_regex_new(const char *pattern, size_t n, struct tok_regex **out) {
     *out = NULL;
     if (n > REGEX_PATTERN_LIMIT)
         return tni_fail(TN_EFORMAT, "a pattern of %zu bytes; the limit is %d", n,
@@ -182,13 +182,13 @@ int tok_regex_new(const char *pattern, size_t n, struct tok_regex **out) {
     if (!status) status = regex_compile(r, reader.out.v ? reader.out.v : "", reader.out.n);
     tni_str_free(&reader.out);
     if (status)
-        tok_regex_free(r);
+        tni_tok_regex_free(r);
     else
         *out = r;
     return status;
 }
 
-void tok_regex_free(struct tok_regex *r) {
+void tni_tok_regex_free(struct tok_regex *r) {
     if (!r) return;
     pcre2_code_free(r->code);
     pcre2_general_context_free(r->memory);
@@ -215,8 +215,8 @@ static int regex_start(const struct tok_regex *r, tok_cursor *c, size_t n) {
     return 0;
 }
 
-int tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n, size_t from,
-                   bool again, size_t *begin, size_t *end) {
+int tni_tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n,
+                       size_t from, bool again, size_t *begin, size_t *end) {
     int status = regex_start(r, c, n);
     if (status) return status;
     for (size_t at = from; at <= n;) {
@@ -235,7 +235,7 @@ int tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size
     return 0;
 }
 
-void tok_cursor_free(tok_cursor *c) {
+void tni_tok_cursor_free(tok_cursor *c) {
     pcre2_match_data_free(c->data);
     pcre2_match_context_free(c->limits);
     *c = (tok_cursor){0};

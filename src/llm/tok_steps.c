@@ -10,7 +10,7 @@ enum { STEPS_DEPTH = 8 };
 /* \w of Rust's regex, which the pre-tokenizer Whitespace is written in. */
 #define STEPS_WORD "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\p{tok rust word}"
 
-const char *const tok_gpt2_pattern =
+const char *const tni_tok_gpt2_pattern =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 static bool steps_flag(const json_t *o, const char *key, bool fallback) {
@@ -49,7 +49,8 @@ static int steps_literal(tni_bytes text, struct tok_regex **out) {
         if (!plain) status = tni_str_putc(&s, '\\');
         if (!status) status = tni_str_putc(&s, c);
     }
-    status = status ? tni_fail_memory(s.n, "a pattern") : tok_regex_new(s.v ? s.v : "", s.n, out);
+    status =
+        status ? tni_fail_memory(s.n, "a pattern") : tni_tok_regex_new(s.v ? s.v : "", s.n, out);
     tni_str_free(&s);
     return status;
 }
@@ -57,7 +58,8 @@ static int steps_literal(tni_bytes text, struct tok_regex **out) {
 /* {"Regex": p} as it is, {"String": p} as an expression for it. */
 static int steps_pattern(const json_t *o, struct tok_regex **out) {
     const json_t *p = json_object_get(o, "pattern"), *v = json_object_get(p, "Regex");
-    if (json_is_string(v)) return tok_regex_new(json_string_value(v), json_string_length(v), out);
+    if (json_is_string(v))
+        return tni_tok_regex_new(json_string_value(v), json_string_length(v), out);
     v = json_is_string(p) ? p : json_object_get(p, "String");
     if (!json_is_string(v))
         return tni_fail(TN_EFORMAT, "a pattern is neither {\"Regex\"} nor {\"String\"}");
@@ -69,7 +71,7 @@ static int steps_text(tni_tok *t, const json_t *o, const char *key, tni_bytes *o
     if (!json_is_string(v))
         return tni_fail(TN_EFORMAT, "\"%s\" of a step is missing or not a string", key);
     out->n = json_string_length(v);
-    out->s = tok_own(t, json_string_value(v), out->n);
+    out->s = tni_tok_own(t, json_string_value(v), out->n);
     return out->s ? 0 : TN_EMEMORY;
 }
 
@@ -83,14 +85,14 @@ static int steps_norm_fill(tni_tok *t, const json_t *o, tok_norm *k) {
     return status ? status : steps_pattern(o, &k->regex);
 }
 
-int tok_json_normalizer(tni_tok *t, const json_t *o, int depth) {
+int tni_tok_json_normalizer(tni_tok *t, const json_t *o, int depth) {
     static const char *const names[] = {"NFC",   "NFD",          "NFKC",    "NFKD",   "Lowercase",
                                         "Strip", "StripAccents", "Prepend", "Replace"};
     const char *type = json_string_value(json_object_get(o, "type"));
     if (!o || json_is_null(o)) return 0;
     if (depth > STEPS_DEPTH || t->n_norm == TOK_MAX_STEPS) return steps_too_many("normalizers");
     if (type && !strcmp(type, "Sequence"))
-        return steps_sequence(t, o, "normalizers", depth, tok_json_normalizer);
+        return steps_sequence(t, o, "normalizers", depth, tni_tok_json_normalizer);
     for (size_t i = 0; type && i < sizeof names / sizeof *names; i++)
         if (!strcmp(type, names[i])) {
             tok_norm *k = &t->norm[t->n_norm++];
@@ -113,7 +115,7 @@ static int steps_behavior(const json_t *o, tok_behavior *out) {
 
 static int steps_regex(tok_pre *p, const char *pattern, tok_behavior behavior, bool invert) {
     p->behavior = behavior, p->invert = invert;
-    return tok_regex_new(pattern, strlen(pattern), &p->regex);
+    return tni_tok_regex_new(pattern, strlen(pattern), &p->regex);
 }
 
 /* Metaspace marks spaces and, when it splits, cuts before each mark. */
@@ -139,7 +141,7 @@ static int steps_pre_fill(tni_tok *t, const json_t *o, const char *type, tok_pre
     if (!strcmp(type, "ByteLevel")) {
         p->prefix_space = steps_flag(o, "add_prefix_space", true);
         return steps_flag(o, "use_regex", true)
-                   ? steps_regex(p, tok_gpt2_pattern, TOK_ISOLATED, false)
+                   ? steps_regex(p, tni_tok_gpt2_pattern, TOK_ISOLATED, false)
                    : 0;
     }
     if (!strcmp(type, "Digits"))
@@ -161,12 +163,12 @@ static int steps_pre_fill(tni_tok *t, const json_t *o, const char *type, tok_pre
     return steps_unknown("the pre-tokenizer", o);
 }
 
-int tok_json_pretokenizer(tni_tok *t, const json_t *o, int depth) {
+int tni_tok_json_pretokenizer(tni_tok *t, const json_t *o, int depth) {
     const char *type = json_string_value(json_object_get(o, "type"));
     if (!o || json_is_null(o)) return 0;
     if (depth > STEPS_DEPTH || t->n_pre == TOK_MAX_STEPS) return steps_too_many("pre-tokenizers");
     if (type && !strcmp(type, "Sequence"))
-        return steps_sequence(t, o, "pretokenizers", depth, tok_json_pretokenizer);
+        return steps_sequence(t, o, "pretokenizers", depth, tni_tok_json_pretokenizer);
     if (!type) return steps_unknown("the pre-tokenizer", o);
     if (!strcmp(type, "ByteLevel")) t->byte_level = true;
     return steps_pre_fill(t, o, type, &t->pre[t->n_pre++]);
@@ -206,13 +208,13 @@ static int steps_strip_decoder(tni_tok *t, const json_t *o) {
     return 0;
 }
 
-int tok_json_decoder(tni_tok *t, const json_t *o, int depth) {
+int tni_tok_json_decoder(tni_tok *t, const json_t *o, int depth) {
     const char *type = json_string_value(json_object_get(o, "type"));
     if (!o || json_is_null(o) || (type && (!strcmp(type, "ByteLevel") || !strcmp(type, "Fuse"))))
         return 0;
     if (depth > STEPS_DEPTH) return steps_too_many("decoders");
     if (type && !strcmp(type, "Sequence"))
-        return steps_sequence(t, o, "decoders", depth, tok_json_decoder);
+        return steps_sequence(t, o, "decoders", depth, tni_tok_json_decoder);
     if (t->byte_level || !type) return steps_unknown("the decoder", o);
     if (!strcmp(type, "ByteFallback")) return t->decoder.byte_fallback = true, 0;
     if (!strcmp(type, "Replace")) return steps_replace_decoder(t, o);
@@ -230,7 +232,7 @@ static int steps_push(tni_tok *t, tni_ids *to, const json_t *id) {
                         "the post-processor has the token id %lld; the vocabulary has "
                         "%lld",
                         (long long)v, (long long)t->n_tokens);
-    return tok_push_id(to, (int32_t)v);
+    return tni_tok_push_id(to, (int32_t)v);
 }
 
 static int steps_template(tni_tok *t, const json_t *o) {
@@ -250,12 +252,12 @@ static int steps_template(tni_tok *t, const json_t *o) {
     return status;
 }
 
-int tok_json_processor(tni_tok *t, const json_t *o, int depth) {
+int tni_tok_json_processor(tni_tok *t, const json_t *o, int depth) {
     const char *type = json_string_value(json_object_get(o, "type"));
     if (!o || json_is_null(o) || (type && !strcmp(type, "ByteLevel"))) return 0;
     if (depth > STEPS_DEPTH) return steps_too_many("post-processors");
     if (type && !strcmp(type, "Sequence"))
-        return steps_sequence(t, o, "processors", depth, tok_json_processor);
+        return steps_sequence(t, o, "processors", depth, tni_tok_json_processor);
     if (type && !strcmp(type, "TemplateProcessing")) return steps_template(t, o);
     if (type && (!strcmp(type, "RobertaProcessing") || !strcmp(type, "BertProcessing"))) {
         int status = steps_push(t, &t->before, json_array_get(json_object_get(o, "cls"), 1));

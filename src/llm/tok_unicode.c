@@ -67,19 +67,19 @@ static const unicode_range *unicode_find(const unicode_range *v, size_t n, int32
     return low < n && c >= v[low].first ? &v[low] : NULL;
 }
 
-const char *tok_more(const char *name, size_t n) {
+const char *tni_tok_more(const char *name, size_t n) {
     for (size_t i = 0; i < COUNT(unicode_classes); i++)
         if (strlen(unicode_classes[i].name) == n && !memcmp(unicode_classes[i].name, name, n))
             return unicode_classes[i].members;
     return NULL;
 }
 
-int32_t tok_lower(int32_t c) {
+int32_t tni_tok_lower(int32_t c) {
     const unicode_range *r = unicode_find(unicode_lower, COUNT(unicode_lower), c);
     return r ? c + r->step : utf8proc_tolower(c);
 }
 
-bool tok_is_mark(int32_t c) {
+bool tni_tok_is_mark(int32_t c) {
     utf8proc_category_t k = utf8proc_category(c);
     return (k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME ||
             c == 0x1cf2 || c == 0x1cf3) && /* letters since Unicode 12 */
@@ -164,7 +164,7 @@ static int form_char(form *f, int32_t c, const char *s, size_t len) {
 }
 
 /* Stretches of ASCII are copied, but for the last character, which a mark may follow. */
-int tok_normal_form(tok_norm_kind kind, const char *s, size_t n, tni_str *out) {
+int tni_tok_normal_form(tok_norm_kind kind, const char *s, size_t n, tni_str *out) {
     static const int options[] = {
         [TOK_NFC] = UTF8PROC_COMPOSE,
         [TOK_NFD] = UTF8PROC_DECOMPOSE,
