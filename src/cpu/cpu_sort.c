@@ -208,6 +208,7 @@ SCAN_FLOAT(f16, uint16_t, float, tni_f16_to_f32, tni_f32_to_f16)
 SCAN_FLOAT(bf16, uint16_t, float, tni_bf16_to_f32, tni_f32_to_bf16)
 SCAN_FLOAT(f32, float, float, SAME, SAME)
 SCAN_FLOAT(f64, double, double, SAME, SAME)
+SCAN_INT(b1, uint8_t, 0, 1)
 SCAN_INT(u8, uint8_t, 0, UINT8_MAX)
 SCAN_INT(u16, uint16_t, 0, UINT16_MAX)
 SCAN_INT(u32, uint32_t, 0, UINT32_MAX)
@@ -234,6 +235,8 @@ static void scan_range(void *ctx, int64_t begin, int64_t end, int worker) {
         void *out = j->out + at;
         switch (j->dtype) {
         case TN_BOOL:
+            scan_b1(j, in, out);
+            break;
         case TN_U8:
             scan_u8(j, in, out);
             break;
