@@ -269,6 +269,8 @@ def raw(a):
     if not p and size:
         raise Error(-12, "tn_data is NULL: " + lib.tn_error().decode())
     data = c.string_at(p, size * dtype.itemsize) if size else b""
+    if a.dtype == "bool" and data.strip(b"\0\1"):
+        raise Error(-12, "a bool that is neither 0 nor 1")
     return np.frombuffer(data, dtype).reshape(a.shape).copy()
 
 
