@@ -52,8 +52,10 @@ V_FN vf vf_xorsign(vf a, vf sign) {
 V_FN vf vf_fnma(vf a, vf b, vf c) { return vf_fma(vf_neg(a), b, c); } /* c - a * b */
 V_FN vf vf_fms(vf a, vf b, vf c) { return vf_fma(a, b, vf_neg(c)); }  /* a * b - c */
 V_FN vm vf_isnan(vf a) { return vf_ne(a, a); }
+#ifndef V_HAS_MINMAX
 V_FN vf vf_max(vf a, vf b) { return vf_sel(vf_isnan(a), a, vf_gtsel(a, b)); }
 V_FN vf vf_min(vf a, vf b) { return vf_sel(vf_isnan(a), a, vf_ltsel(a, b)); }
+#endif
 /* 1.0f where m, else 0. */
 V_FN vf vf_of_mask(vm m) { return vf_sel(m, vf_set(1.0f), vf_set(0.0f)); }
 /* To f16 or bf16 and back: the rounding of one f16 or bf16 operation. */
