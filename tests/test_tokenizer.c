@@ -214,7 +214,8 @@ static void test_gguf(void) {
         refuse_gguf(r, what);                                                                      \
     } while (0)
     static const tni_bytes odd[] = {B("ab"), B(" ")}, unknown[] = {B("a x"), B("a b")};
-    REFUSE("llama", r.model = "llama");
+    REFUSE("bert", r.model = "bert");
+    REFUSE("scores", r.model = "llama");
     REFUSE("tokenizer.ggml.model", r.model = NULL);
     REFUSE("\"odd\"", r.pre = "odd");
     REFUSE("0 tokens", r.n_tokens = 0);

@@ -33,6 +33,11 @@ static int text_token(const tn_llm *m, int64_t id, char **slot) {
 
 /* ---- GGUF ---- */
 
+static int text_gguf_flag(const tni_gguf *g, const char *key) {
+    bool v;
+    return tni_gguf_bool(g, key, &v) ? v : -1;
+}
+
 static int text_gguf_source(const tni_gguf *g, tni_tok_source *src, tni_bytes **spans) {
     int64_t v;
     size_t n_tokens = 0, n_merges = 0;
@@ -53,9 +58,26 @@ static int text_gguf_source(const tni_gguf *g, tni_tok_source *src, tni_bytes **
     src->bos = tni_gguf_i64(g, "tokenizer.ggml.bos_token_id", &v) ? (int32_t)v : -1;
     src->eos = tni_gguf_i64(g, "tokenizer.ggml.eos_token_id", &v) ? (int32_t)v : -1;
     src->unk = tni_gguf_i64(g, "tokenizer.ggml.unknown_token_id", &v) ? (int32_t)v : -1;
-    tni_gguf_bool(g, "tokenizer.ggml.add_bos_token", &src->add_bos);
-    tni_gguf_bool(g, "tokenizer.ggml.add_eos_token", &src->add_eos);
-    tni_gguf_bool(g, "tokenizer.ggml.add_space_prefix", &src->add_space_prefix);
+    src->add_bos = text_gguf_flag(g, "tokenizer.ggml.add_bos_token");
+    src->add_eos = text_gguf_flag(g, "tokenizer.ggml.add_eos_token");
+    src->add_space_prefix = text_gguf_flag(g, "tokenizer.ggml.add_space_prefix");
+    return status;
+}
+
+/* Types and scores, one of each a token; what is missing stays NULL. */
+static int text_gguf_numbers(const tni_gguf *g, size_t n, int32_t **types, float **scores) {
+    size_t have = 0;
+    int status = 0;
+    if (tni_gguf_array_len(g, "tokenizer.ggml.token_type", &have) && have == n) {
+        *types = tni_alloc_array(n, sizeof **types);
+        status = *types ? tni_gguf_array_i32(g, "tokenizer.ggml.token_type", *types, n)
+                        : tni_fail_memory(n * sizeof **types, "token types");
+    }
+    if (!status && tni_gguf_array_len(g, "tokenizer.ggml.scores", &have) && have == n) {
+        *scores = tni_alloc_array(n, sizeof **scores);
+        status = *scores ? tni_gguf_array_f32(g, "tokenizer.ggml.scores", *scores, n)
+                         : tni_fail_memory(n * sizeof **scores, "token scores");
+    }
     return status;
 }
 
@@ -64,20 +86,16 @@ static int text_gguf(tn_llm *m) {
     tni_tok_source src;
     tni_bytes *spans = NULL;
     int32_t *types = NULL;
-    size_t n_types = 0;
+    float *scores = NULL;
     int64_t id;
     if (!tni_gguf_str(g, "tokenizer.ggml.model")) return 0; /* weights alone */
     int status = text_gguf_source(g, &src, &spans);
-    if (!status && tni_gguf_array_len(g, "tokenizer.ggml.token_type", &n_types) &&
-        n_types == (size_t)src.n_tokens) {
-        types = tni_alloc_array(n_types, sizeof *types);
-        status = types ? tni_gguf_array_i32(g, "tokenizer.ggml.token_type", types, n_types)
-                       : tni_fail_memory(n_types * 4, "token types");
-        src.types = types;
-    }
+    if (!status) status = text_gguf_numbers(g, (size_t)src.n_tokens, &types, &scores);
+    src.types = types, src.scores = scores;
     if (!status) status = tni_tok_from_gguf(&src, &m->tok);
     tni_free(spans);
     tni_free(types);
+    tni_free(scores);
     static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                        "tokenizer.ggml.eom_token_id"};
     for (size_t i = 0; i < 3 && !status; i++)

@@ -10,7 +10,7 @@
 #include "base/vec.h"
 #include "llm/tokenizer.h"
 
-enum { TOK_MAX_VOCAB = 1 << 24, TOK_MAX_STEPS = 32 };
+enum { TOK_MAX_VOCAB = 1 << 24, TOK_MAX_STEPS = 32, TOK_MAX_PIECE = 1024 };
 
 typedef struct tok_token {
     tni_bytes raw;   /* as the file writes it */

@@ -172,7 +172,7 @@ static int build_not_a_token(tni_bytes b) {
 }
 
 int tni_tok_add_merge(tni_tok *t, tni_bytes left, tni_bytes right, int32_t rank) {
-    char joined[1024];
+    char joined[TOK_MAX_PIECE];
     int32_t a = tni_tok_id(t, left.s, left.n), b = tni_tok_id(t, right.s, right.n);
     if (a < 0 || b < 0) return build_not_a_token(a < 0 ? left : right);
     if (left.n + right.n > sizeof joined)

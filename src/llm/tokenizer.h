@@ -13,14 +13,15 @@ typedef struct tni_tok tni_tok;
 
 /* What GGUF's tokenizer.ggml.* say. Strings are borrowed during the call. */
 typedef struct tni_tok_source {
-    const char *model, *pre; /* "gpt2"; a row of pretok.def, or NULL */
+    const char *model, *pre; /* "gpt2" or "llama"; a row of pretok.def, or NULL */
     int64_t n_tokens;
     const tni_bytes *tokens;
     const int32_t *types; /* token_type of each, or NULL */
+    const float *scores;  /* of each, or NULL */
     int64_t n_merges;
-    const tni_bytes *merges; /* "left right" */
-    int32_t bos, eos, unk;   /* -1: none */
-    bool add_bos, add_eos, add_space_prefix;
+    const tni_bytes *merges;                /* "left right" */
+    int32_t bos, eos, unk;                  /* -1: none */
+    int add_bos, add_eos, add_space_prefix; /* -1: the file does not say */
 } tni_tok_source;
 
 int tni_tok_from_gguf(const tni_tok_source *src, tni_tok **out);
