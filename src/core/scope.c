@@ -8,13 +8,15 @@
 
 struct tn_scope {
     tn_scope *parent;
-    size_t base; /* handles below belong to the parents */
+    size_t base;    /* handles below belong to the parents */
+    unsigned nulls; /* scopes that could not be had between this one and its parent */
 };
 
 typedef struct scope_thread {
     TNI_VEC(tn_array *) handles;
     tn_scope *top;
     tn_scope *spare; /* one freed record, so that a loop's scopes cost no malloc */
+    unsigned nulls;  /* scopes that could not be had, begun since `top` */
 } scope_thread;
 
 static _Thread_local scope_thread *scope_tls;
@@ -89,8 +91,12 @@ tn_scope *tn_scope_begin(void) {
         t->spare = NULL;
     else if (t)
         s = tni_alloc(sizeof *s);
-    if (!s) return &scope_null;
-    s->parent = t->top, s->base = t->handles.n;
+    if (!s) {
+        if (t) t->nulls++;
+        return &scope_null;
+    }
+    *s = (tn_scope){t->top, t->handles.n, t->nulls};
+    t->nulls = 0;
     return t->top = s;
 }
 
@@ -102,10 +108,11 @@ static bool scope_is_open(const scope_thread *t, const tn_scope *s) {
 
 void tn_scope_end(tn_scope *s) {
     scope_thread *t = scope_tls;
+    if (s == &scope_null && t && t->nulls) t->nulls--;
     if (!scope_is_open(t, s)) return; /* the null scope, one ended already, or another thread's */
     scope_pop(t, s->base);
     for (tn_scope *k = t->top;; k = t->top) {
-        t->top = k->parent;
+        t->top = k->parent, t->nulls = k->nulls;
         if (t->spare)
             tni_free(k);
         else
@@ -128,6 +135,7 @@ static bool scope_move(scope_thread *t, tn_array *a, size_t from, size_t to) {
 
 tn_array *tn_escape(tn_array *a) {
     scope_thread *t = scope_tls;
+    if (t && t->nulls) return a; /* what a null scope makes is its parent's already */
     if (t && t->top && tni_alive(a) && scope_move(t, a, t->top->base, t->top->base)) t->top->base++;
     return a;
 }
@@ -136,8 +144,9 @@ int tn_scope_eval(tn_scope *s, tn_list list) {
     scope_thread *t = scope_tls;
     if (scope_is_open(t, s)) {
         while (t->top != s) tn_scope_end(t->top);
+        t->nulls = 0;
         for (int i = 0; i < list.n; i++) tn_escape(list.v[i]);
-        tn_scope_end(s);
     }
+    tn_scope_end(s);
     return tn_eval(list);
 }

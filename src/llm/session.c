@@ -148,13 +148,21 @@ static void session_remember(tn_llm_session *s, const int32_t *ids, size_t n) {
     }
 }
 
+/* Runs n tokens and reads the scores of the last. */
+static int session_read(tn_llm_session *s, const int32_t *ids, int64_t n) {
+    int status = session_step(s, ids, n, false, &s->logits);
+    if (status) return status;
+    tn_array *norm = tn_logsumexp(s->logits, TN_ALL, false);
+    if ((status = tn_eval(TN_LIST(norm)))) return status;
+    s->norm = tn_item_f32(norm);
+    s->scores = tn_data_f32(s->logits);
+    return s->scores ? 0 : tni_error_code();
+}
+
 static int session_run(tn_llm_session *s, const int32_t *ids, int64_t n) {
     int status = 0;
     TN_SCOPE {
-        status = session_step(s, ids, n, false, &s->logits);
-        tn_array *norm = tn_logsumexp(s->logits, TN_ALL, false);
-        if (!status && !(status = tn_eval(TN_LIST(norm)))) s->norm = tn_item_f32(norm);
-        if (!status && !(s->scores = tn_data_f32(s->logits))) status = tni_error_code();
+        status = session_read(s, ids, n);
     }
     if (!status) session_remember(s, ids, (size_t)n);
     return status;
