@@ -7,7 +7,6 @@ of tokenizer.json; then what has to be refused. Speeds are printed (pytest -s).
 
 import ctypes
 import gzip
-import json
 import lzma
 import os
 import random
@@ -16,7 +15,7 @@ import sys
 import time
 
 import pytest
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "reference")]
@@ -216,7 +215,7 @@ def test_random_strings(pairs, name, special):
     assert bad == 0, "%d of %d strings differ" % (bad, len(texts))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["smollm2-json", "qwen3", "deepseek_v3"])
 def test_every_character(pairs, name):
     """Each code point alone and between letters, digits and marks, a few hundred in one text."""
     p = pairs[name]
@@ -227,3 +226,26 @@ def test_every_character(pairs, name):
     for text, want in zip(texts, p.want(texts, True)):
         got = p.tok.encode(text)
         assert got == want, ascii(text[:80]) + first_difference(got, want)
+
+
+# ---- the program ----
+
+def run(*args, data=b""):
+    done = subprocess.run([PROGRAM, "tokenize", *args], input=data, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_program(pairs, unpacked):
+    text = "<|im_start|>user\nHow m\u00fcch is \u4f60\u597d, 12345?<|im_end|>\n"
+    path = str(unpacked / "qwen3.json")
+    p = pairs["qwen3"]
+    for special in (True, False):
+        flags = [] if special else ["--no-special"]
+        out = run("--model", path, *flags, data=text.encode())
+        assert [int(i) for i in out.split()] == p.want([text], special)[0]
+    assert run("--model", path, "--decode", data=out).decode() == text
+    ids = " ".join(map(str, p.want([text], True)[0])).encode()
+    assert run("--model", path, "--decode", data=ids).decode() == text
+    plain = text.replace("<|im_start|>", "").replace("<|im_end|>", "")
+    assert run("--model", path, "--decode", "--no-special", data=ids).decode() == plain
