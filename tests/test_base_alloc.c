@@ -102,6 +102,32 @@ static void test_vec(void) {
     ok(!v.v && !v.n && !v.cap, "free empties");
 }
 
+/* Records are reused, counted and made to fail like every other block. */
+static void test_records(void) {
+    int64_t live = tni_alloc_live(), asked = tni_alloc_count();
+    char *p[300];
+    int bad = 0;
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 300; i++) {
+            size_t size = (size_t)(1 + i * 3);
+            p[i] = tni_record_alloc(size);
+            if (!p[i]) return (void)ok(0, "no memory");
+            memset(p[i], i, size);
+        }
+        for (int i = 0; i < 300; i++) bad += p[i][0] != (char)i || p[i][i * 3] != (char)i;
+        for (int i = 0; i < 300; i++) tni_record_free(p[i], (size_t)(1 + i * 3));
+    }
+    is_i64(bad, 0, "records of 1 to 898 bytes keep their bytes");
+    is_i64(tni_alloc_live(), live, "no record is live");
+    is_i64(tni_alloc_count() - asked, 900, "every request counts");
+    tni_fail_alloc_at(2);
+    p[0] = tni_record_alloc(64), p[1] = tni_record_alloc(64);
+    tni_fail_alloc_at(0);
+    ok(p[0] && !p[1], "the second record fails");
+    tni_record_free(p[0], 64);
+    tni_record_free(NULL, 64);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1) return child();
     test_basics();
@@ -110,5 +136,6 @@ int main(int argc, char **argv) {
     test_faults();
     test_environment(argv[0]);
     test_vec();
+    test_records();
     return tap_done();
 }

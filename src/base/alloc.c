@@ -13,10 +13,32 @@
 
 enum { ALLOC_ALIGN = 64, ALLOC_HUGE = 2 << 20 };
 
-/* Only the owner writes; a block freed by another thread counts down there. */
+/* Sanitizers must see every record come and go. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define ALLOC_DIRECT 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ALLOC_DIRECT 1
+#endif
+#ifndef ALLOC_DIRECT
+#define ALLOC_DIRECT 0
+#endif
+
+enum { RECORD_STEP = 64, RECORD_CLASSES = 8, RECORD_KEEP = 256 };
+
+typedef struct alloc_record {
+    struct alloc_record *next;
+} alloc_record;
+
+/* What a thread counts, and the freed records that it keeps. Only the owner writes; a block
+ * freed by another thread counts down there. */
 typedef struct alloc_counts {
     _Atomic int64_t asked, live;
     struct alloc_counts *next, **at; /* in the list of threads that run */
+    alloc_record *records[RECORD_CLASSES];
+    int kept[RECORD_CLASSES];
 } alloc_counts;
 
 static _Atomic int64_t alloc_countdown;
@@ -37,6 +59,14 @@ static void alloc_thread_end(void *p) {
     *c->at = c->next;
     if (c->next) c->next->at = c->at;
     pthread_mutex_unlock(&alloc_lock);
+    for (int i = 0; i < RECORD_CLASSES; i++) {
+        while (c->records[i]) {
+            alloc_record *r = c->records[i];
+            c->records[i] = r->next;
+            free(r);
+        }
+        c->kept[i] = 0;
+    }
     alloc_known = false; /* later destructors of the thread may still allocate and free */
 }
 static void alloc_make_key(void) { pthread_key_create(&alloc_key, alloc_thread_end); }
@@ -109,6 +139,31 @@ void tni_free(void *p) {
     if (!p) return;
     alloc_bump(&alloc_mine.live, -1);
     free(p);
+}
+
+void *tni_record_alloc(size_t size) {
+    size_t class = (size - 1) / RECORD_STEP;
+    if (alloc_must_fail()) return NULL;
+    if (ALLOC_DIRECT || class >= RECORD_CLASSES) return alloc_counted(malloc(size));
+    alloc_record *r = alloc_mine.records[class];
+    if (!r) return alloc_counted(malloc((class + 1) * RECORD_STEP));
+    alloc_mine.records[class] = r->next;
+    alloc_mine.kept[class]--;
+    return alloc_counted(r);
+}
+
+void tni_record_free(void *p, size_t size) {
+    size_t class = (size - 1) / RECORD_STEP;
+    if (!p) return;
+    alloc_bump(&alloc_mine.live, -1);
+    if (ALLOC_DIRECT || class >= RECORD_CLASSES || alloc_mine.kept[class] == RECORD_KEEP) {
+        free(p);
+        return;
+    }
+    alloc_record *r = p;
+    r->next = alloc_mine.records[class];
+    alloc_mine.records[class] = r;
+    alloc_mine.kept[class]++;
 }
 
 char *tni_strdup(const char *s) { return tni_strndup(s, strlen(s)); }

@@ -16,6 +16,11 @@ void tni_free(void *p);                           /* NULL accepted */
 char *tni_strdup(const char *s);
 char *tni_strndup(const char *s, size_t n); /* copies n bytes and adds a NUL */
 
+/* Small records that come and go by the million: each thread keeps some of those it frees for
+ * its next ones. `size` is not 0, and the same when the record is freed. */
+void *tni_record_alloc(size_t size);
+void tni_record_free(void *p, size_t size); /* NULL accepted */
+
 /* 64-byte aligned memory for array data; huge pages are asked for from 2 MiB on.
  * Free with tni_free_aligned. */
 void *tni_alloc_aligned(size_t size);

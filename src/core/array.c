@@ -21,6 +21,13 @@ static tn_array array_oom_record = {.magic = TNI_ALIVE,
 
 tn_array *tni_oom(void) { return &array_oom_record; }
 
+static size_t array_record_size(int ndim) {
+    return sizeof(tn_array) + 2 * (size_t)ndim * sizeof(int64_t);
+}
+static void array_give_back(tn_array *a) {
+    if (a) tni_record_free(a, array_record_size(a->ndim));
+}
+
 #ifndef NDEBUG
 /* Debug builds keep the last freed records for a while, marked dead, so that a handle used
  * after its scope is told from a live one. */
@@ -36,14 +43,14 @@ static void array_free_record(tn_array *a) {
     tn_array *old = array_q[i];
     array_q[i] = a;
     pthread_mutex_unlock(&array_q_lock);
-    tni_free(old);
+    array_give_back(old);
 }
 #else
-static void array_free_record(tn_array *a) { tni_free(a); }
+static void array_free_record(tn_array *a) { array_give_back(a); }
 #endif
 
 tn_array *tni_array_alloc(tn_dtype dtype, int ndim, const int64_t *shape) {
-    tn_array *a = tni_alloc(sizeof *a + 2 * (size_t)ndim * sizeof(int64_t));
+    tn_array *a = tni_record_alloc(array_record_size(ndim));
     if (!a) {
         tni_fail_memory(sizeof *a, "an array record");
         return NULL;

@@ -111,7 +111,7 @@ static void pool_give(void *p, size_t size) {
 }
 
 tni_buffer *tni_buffer_new(size_t bytes) {
-    tni_buffer *b = tni_alloc(sizeof *b);
+    tni_buffer *b = tni_record_alloc(sizeof *b);
     if (!b) {
         tni_fail_memory(sizeof *b, "a buffer record");
         return NULL;
@@ -119,12 +119,12 @@ tni_buffer *tni_buffer_new(size_t bytes) {
     *b = (tni_buffer){.refs = 1};
     b->data = pool_alloc(bytes, &b->size);
     if (b->data) return b;
-    tni_free(b);
+    tni_record_free(b, sizeof *b);
     return NULL;
 }
 
 tni_buffer *tni_buffer_wrap(void *data, size_t bytes, void (*release)(void *), void *ud) {
-    tni_buffer *b = tni_alloc(sizeof *b);
+    tni_buffer *b = tni_record_alloc(sizeof *b);
     if (!b) {
         tni_fail_memory(sizeof *b, "a buffer record");
         return NULL;
@@ -144,7 +144,7 @@ void tni_buffer_release(tni_buffer *b) {
         pool_give(b->data, b->size);
     else if (b->release)
         b->release(b->ud);
-    tni_free(b);
+    tni_record_free(b, sizeof *b);
 }
 
 tn_memory tn_memory_stats(void) {

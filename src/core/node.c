@@ -9,11 +9,11 @@ void tni_node_free_shell(tni_node *n) {
     if (n->in != n->inl_in) tni_free(n->in);
     if (n->out != n->inl_out) tni_free(n->out);
     if (n->params != n->inl_params) tni_free(n->params);
-    tni_free(n);
+    tni_record_free(n, sizeof *n);
 }
 
 static tni_node *node_alloc(const tni_prim *prim, int n_in, int n_out) {
-    tni_node *n = tni_alloc(sizeof *n);
+    tni_node *n = tni_record_alloc(sizeof *n);
     if (!n) return NULL;
     n->prim = prim;
     n->n_in = n_in, n->n_out = n_out;
