@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/mmap.h"
+#include "llm/json.h"
 #include "llm/load.h"
 #include <stdio.h>
 #include <string.h>
@@ -15,12 +16,9 @@ static int source_config(tni_source *s) {
     snprintf(path, sizeof path, "%s/config.json", s->path);
     int status = tni_file_read(path, SOURCE_JSON_LIMIT, &text, &n);
     if (status) return status;
-    json_error_t e;
-    s->config = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
+    status = tni_json_parse(text, n, JSON_REJECT_DUPLICATES, path, &s->config);
     tni_free(text);
-    if (!s->config && json_error_code(&e) == json_error_out_of_memory)
-        return tni_fail_memory(n, "config.json");
-    if (!s->config) return tni_fail(TN_EFORMAT, "%s, line %d: %s", path, e.line, e.text);
+    if (status) return status;
     return json_is_object(s->config) ? 0 : tni_fail(TN_EFORMAT, "%s: not a JSON object", path);
 }
 

@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/mmap.h"
+#include "llm/json.h"
 #include "llm/load.h"
 #include <stdio.h>
 #include <string.h>
@@ -120,17 +121,14 @@ static bool text_exists(const char *path) {
 static int text_json(const char *dir, const char *file, json_t **out) {
     char path[4096], *text;
     size_t n;
-    json_error_t e;
     *out = NULL;
     snprintf(path, sizeof path, "%s/%s", dir, file);
     if (!text_exists(path)) return 0;
     int status = tni_file_read(path, TEXT_JSON_LIMIT, &text, &n);
     if (status) return status;
-    *out = json_loadb(text, n, 0, &e);
+    status = tni_json_parse(text, n, 0, path, out);
     tni_free(text);
-    if (*out) return 0;
-    if (json_error_code(&e) == json_error_out_of_memory) return tni_fail_memory(n, file);
-    return tni_fail(TN_EFORMAT, "%s, line %d: %s", path, e.line, e.text);
+    return status;
 }
 
 /* "<s>" or {"content": "<s>", ...}. */

@@ -1,8 +1,8 @@
 /* JSON to values, every byte of whose strings is marked as a message's; and values to JSON
  * as Python's json.dumps writes it, which is the `tojson` of transformers. */
 #include "base/err.h"
+#include "llm/json.h"
 #include "llm/tmpl.h"
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -71,11 +71,10 @@ static int json_value(tm_r *r, const json_t *j, int depth, tm_val *out) {
 }
 
 int tni_tm_from_json(tm_r *r, const char *what, const char *s, size_t n, tm_val *out) {
-    json_error_t e;
-    json_t *j = json_loadb(s, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
-    if (!j && json_error_code(&e) == json_error_out_of_memory) return tni_fail_memory(n, what);
-    if (!j) return tni_fail(TN_EFORMAT, "%s, line %d: %s", what, e.line, e.text);
-    int status = json_value(r, j, 1, out);
+    json_t *j;
+    int status = tni_json_parse(s, n, JSON_DECODE_ANY | JSON_ALLOW_NUL, what, &j);
+    if (status) return status;
+    status = json_value(r, j, 1, out);
     json_decref(j);
     return status;
 }

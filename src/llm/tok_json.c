@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "base/mmap.h"
+#include "llm/json.h"
 #include <string.h>
 
 enum { JSON_LIMIT = 256 << 20 };
@@ -169,13 +170,12 @@ static int json_build(tni_tok *t, const json_t *j) {
 }
 
 int tni_tok_from_json(const char *text, size_t n, const char *name, tni_tok **out) {
-    json_error_t e;
+    json_t *j;
     *out = NULL;
-    json_t *j = json_loadb(text, n, JSON_ALLOW_NUL, &e);
-    if (!j && json_error_code(&e) == json_error_out_of_memory) return tni_fail_memory(n, name);
-    if (!j) return tni_fail(TN_EFORMAT, "%s, line %d: %s", name, e.line, e.text);
+    int status = tni_json_parse(text, n, JSON_ALLOW_NUL, name, &j);
+    if (status) return status;
     tni_tok *t = tni_calloc(1, sizeof *t);
-    int status = t ? json_build(t, j) : tni_fail_memory(sizeof *t, "a tokenizer");
+    status = t ? json_build(t, j) : tni_fail_memory(sizeof *t, "a tokenizer");
     json_decref(j);
     if (!status) return *out = t, 0;
     tni_tok_free(t);
