@@ -85,9 +85,10 @@ tn_array *tn_random_uniform(tn_array *low, tn_array *high, tn_ints shape, tn_dty
 tn_array *tn_random_normal(tn_ints shape, tn_dtype dtype, tn_array *key) {
     tn_array *bad = random_check_float("random_normal", dtype);
     if (bad) return bad;
+    /* Halves are rounded before they are scaled, as MLX does. */
     tn_array *u =
-        tn_random_uniform(tn_scalar(-random_below_one(dtype), dtype), NULL, shape, dtype, key);
-    return tn_mul(tn_scalar(sqrt(2), dtype), tn_erfinv(u));
+        tn_random_uniform(tn_scalar(-random_below_one(TN_F32), TN_F32), NULL, shape, TN_F32, key);
+    return tn_mul(tn_scalar(sqrt(2), dtype), tn_astype(tn_erfinv(u), dtype));
 }
 
 tn_array *tn_random_randint(tn_array *low, tn_array *high, tn_ints shape, tn_dtype dtype,
