@@ -49,6 +49,13 @@ static tni_tok *load(const char *json) {
     return t;
 }
 
+/* The byte-level one with a part of its own; the last of equal keys counts. */
+static tni_tok *load_with(const char *part) {
+    char json[2048];
+    snprintf(json, sizeof json, "%.*s,%s}", (int)strlen(byte_level) - 1, byte_level, part);
+    return load(json);
+}
+
 /* "1 2 3" for the ids of n bytes, or the error. */
 static const char *ids_of(const tni_tok *t, const char *s, size_t n, const char *literal,
                           int flags) {
@@ -237,16 +244,14 @@ static double seconds(void) {
 
 /* A megabyte in one word or one run of marks; quadratic work would take minutes. */
 static void test_long(const tni_tok *t) {
-    static const char nfc[] = ",\"normalizer\":{\"type\":\"NFC\"}}";
     enum { N = 1 << 20 };
-    char *text = malloc(N), json[2048];
+    char *text = malloc(N);
     tni_ids v = {0};
     double begin = seconds();
     memset(text, 'a', N);
     ok(tni_tok_encode(t, text, N, 0, &v) == 0, "one word of a megabyte");
     is_i64(v.n, N / 4, "its ids");
-    snprintf(json, sizeof json, "%.*s%s", (int)strlen(byte_level) - 1, byte_level, nfc);
-    tni_tok *n = load(json);
+    tni_tok *n = load_with("\"normalizer\":{\"type\":\"NFC\"}");
     for (size_t i = 0; i < N; i += 4)
         memcpy(text + i, i < N / 2 ? "\xcc\x81\xcc\x81" : "\xcc\xa7\xcc\xb4", 4);
     ok(tni_tok_encode(n, text, N, 0, &v) == 0, "a megabyte of marks in the wrong order");
@@ -257,6 +262,15 @@ static void test_long(const tni_tok *t) {
     memset(text, 0xc3, N);
     ok(tni_tok_encode(t, text, N, 0, &v) == 0, "a megabyte that is no UTF-8");
     ok(seconds() - begin < 60, "%.1f s", seconds() - begin);
+    memset(text, 'a', N);
+    tni_tok *g = load_with("\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":"
+                           "\"Split\",\"pattern\":{\"Regex\":\"(?:(?=(a))[ab])+\"},\"behavior\":"
+                           "\"Isolated\"},{\"type\":\"ByteLevel\",\"use_regex\":false,"
+                           "\"add_prefix_space\":false}]}");
+    v.n = 0;
+    ok(tni_tok_encode(g, text, N, 0, &v) == 0 && v.n == N / 4, "a group a million times: %s",
+       tni_error());
+    tni_tok_free(g);
     tni_tok_free(n);
     tni_free(v.v);
     free(text);

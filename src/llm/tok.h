@@ -138,6 +138,7 @@ void tni_tok_regex_free(struct tok_regex *r);
 typedef struct tok_cursor {
     struct pcre2_real_match_data_8 *data;
     struct pcre2_real_match_context_8 *limits;
+    struct pcre2_real_jit_stack_8 *stack; /* when the small one that PCRE2 has does not do */
 } tok_cursor;
 int tni_tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n,
                        size_t from, bool again, size_t *begin, size_t *end);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 enum { REGEX_PATTERN_LIMIT = 1 << 16, REGEX_STEPS = 1000000, REGEX_STEPS_A_BYTE = 16 };
+enum { REGEX_STACK_FIRST = 1 << 18, REGEX_STACK = 1 << 28 /* grows as it is used */ };
 
 /* White_Space of Unicode (PropList.txt), and everything else; PCRE2's own \s has U+180E too. */
 #define REGEX_SPACE                                                                                \
@@ -215,21 +216,33 @@ static int regex_start(const struct tok_regex *r, tok_cursor *c, size_t n) {
     return 0;
 }
 
+/* On PCRE2's own 32 KiB of stack, then on a large one, then without machine code. */
+static int regex_match(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n,
+                       size_t at) {
+    PCRE2_SPTR text = (PCRE2_SPTR)s;
+    int code = pcre2_match(r->code, text, n, at, PCRE2_NO_UTF_CHECK, c->data, c->limits);
+    if (code == PCRE2_ERROR_JIT_STACKLIMIT && !c->stack) {
+        c->stack = pcre2_jit_stack_create(REGEX_STACK_FIRST, REGEX_STACK, r->memory);
+        pcre2_jit_stack_assign(c->limits, NULL, c->stack);
+        code = pcre2_match(r->code, text, n, at, PCRE2_NO_UTF_CHECK, c->data, c->limits);
+    }
+    if (code == PCRE2_ERROR_JIT_STACKLIMIT)
+        code = pcre2_match(r->code, text, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, c->data,
+                           c->limits);
+    return code;
+}
+
 int tni_tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, size_t n,
                        size_t from, bool again, size_t *begin, size_t *end) {
     int status = regex_start(r, c, n);
     if (status) return status;
     for (size_t at = from; at <= n;) {
-        int code =
-            pcre2_match(r->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK, c->data, c->limits);
-        if (code == PCRE2_ERROR_JIT_STACKLIMIT)
-            code = pcre2_match(r->code, (PCRE2_SPTR)s, n, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-                               c->data, c->limits);
+        int code = regex_match(r, c, s, n, at);
         if (code == PCRE2_ERROR_NOMATCH) return 0;
         if (code < 0) return regex_failed(code);
         const PCRE2_SIZE *v = pcre2_get_ovector_pointer(c->data);
         *begin = v[0], *end = v[1];
-        if (*end > from || !again) return *end >= *begin;
+        if (*end > from || !again) return *begin >= from && *end >= *begin;
         for (at = from + 1; at < n && ((uint8_t)s[at] & 0xc0) == 0x80;) at++;
     }
     return 0;
@@ -238,5 +251,6 @@ int tni_tok_regex_next(const struct tok_regex *r, tok_cursor *c, const char *s, 
 void tni_tok_cursor_free(tok_cursor *c) {
     pcre2_match_data_free(c->data);
     pcre2_match_context_free(c->limits);
+    pcre2_jit_stack_free(c->stack);
     *c = (tok_cursor){0};
 }
