@@ -56,7 +56,7 @@ pytests() {
     tools/venv.sh || { count py 0 1; return; }
     log=build/py.log
     TENON_PROGRAM=$PWD/build/tenon TENON_LIBRARY=$PWD/build/libtenon.so \
-        build/venv/bin/python -m pytest -q -p no:cacheprovider tests/py 2>&1 | tee "$log"
+        build/venv/bin/python -m pytest -q -p no:cacheprovider --durations=8 tests/py 2>&1 | tee "$log"
     good=$(sed -n 's/.*[^0-9]\([0-9]\{1,\}\) passed.*/\1/p; s/^\([0-9]\{1,\}\) passed.*/\1/p' "$log" | tail -1)
     poor=$(grep -E ' in [0-9.]+s' "$log" | grep -oE '[0-9]+ (failed|errors?)' | awk '{ n += $1 } END { print n + 0 }')
     [ -n "$good" ] || [ "$poor" != 0 ] || poor=1
