@@ -1,4 +1,5 @@
-/* Any bytes as a tokenizer.json, and what follows a line of "====" as further text. A tokenizer
+/* Any bytes as a tokenizer.json, and what follows a line of "====" as further text; or, after a
+ * "#", lines as what GGUF says. A tokenizer
  * that loads must encode any text, valid UTF-8 or not, to ids of its vocabulary, decode them to
  * UTF-8, and give the same text token by token. */
 #include "base/alloc.h"
@@ -73,9 +74,61 @@ static void fuzz_texts(const tni_tok *t, const char *more, size_t n) {
     tni_free(literal);
 }
 
+static void fuzz_questions(tni_tok *t) {
+    for (int64_t i = 0; i < tni_tok_vocab_size(t); i++) {
+        const char *s;
+        size_t n;
+        if (!tni_tok_token_bytes(t, (int32_t)i, &s, &n)) abort();
+        if (n && tni_tok_id(t, s, n) >= tni_tok_vocab_size(t)) abort();
+    }
+    tni_tok_free(t);
+}
+
+/* "#", a letter for the kind, the pre-tokenizer's name; then lines: a type's digit and a token, or
+ * a space and a merge; scores fall from line to line, in steps. */
+static void fuzz_gguf(const char *s, size_t n) {
+    enum { LINES = 512 };
+    tni_bytes tokens[LINES], merges[LINES];
+    int32_t types[LINES];
+    float scores[LINES];
+    char pre[16] = {0};
+    tni_tok_source src = {.model = s[1] == 'l'   ? "llama"
+                                   : s[1] == 'm' ? "gemma4"
+                                                 : "gpt2",
+                          .pre = pre,
+                          .tokens = tokens,
+                          .types = types,
+                          .scores = scores,
+                          .merges = merges,
+                          .bos = s[1] & 3,
+                          .eos = -1,
+                          .unk = 0,
+                          .add_bos = -1,
+                          .add_eos = s[1] & 1,
+                          .add_space_prefix = (s[1] >> 2) % 3 - 1};
+    for (size_t at = 2, len; at < n; at += len + 1) {
+        const char *end = memchr(s + at, '\n', n - at), *line = s + at;
+        len = end ? (size_t)(end - line) : n - at;
+        if (at == 2) {
+            memcpy(pre, line, len < sizeof pre - 1 ? len : sizeof pre - 1);
+        } else if (len && *line == ' ' && src.n_merges < LINES) {
+            merges[src.n_merges++] = (tni_bytes){line + 1, len - 1};
+        } else if (len && src.n_tokens < LINES) {
+            scores[src.n_tokens] = -(float)(src.n_tokens / 3);
+            types[src.n_tokens] = *line - '0';
+            tokens[src.n_tokens++] = (tni_bytes){line + 1, len - 1};
+        }
+    }
+    tni_tok *t;
+    if (tni_tok_from_gguf(&src, &t)) return;
+    fuzz_texts(t, s, n);
+    fuzz_questions(t);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *text = (const char *)data;
     size_t json = size;
+    if (size > 2 && *text == '#') return fuzz_gguf(text, size), 0;
     for (size_t i = 0; i + 6 <= size; i++)
         if (!memcmp(text + i, "\n====\n", 6)) {
             json = i;
@@ -84,12 +137,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     tni_tok *t;
     if (tni_tok_from_json(text, json, "fuzz", &t)) return 0;
     fuzz_texts(t, text + json, size - json);
-    for (int64_t i = 0; i < tni_tok_vocab_size(t); i++) {
-        const char *s;
-        size_t n;
-        if (!tni_tok_token_bytes(t, (int32_t)i, &s, &n)) abort();
-        if (n && tni_tok_id(t, s, n) >= tni_tok_vocab_size(t)) abort();
-    }
-    tni_tok_free(t);
+    fuzz_questions(t);
     return 0;
 }

@@ -88,12 +88,27 @@ SEEDS = {
 }
 
 
+# "#", a letter for the kind, the pre-tokenizer's name; a type's digit and a token; a merge.
+BYTES = "".join("1%s\n" % w for w in WORDS) + "3<s>\n4[MASK]\n"
+LINES = {
+    "gguf_%s" % name: "#g%s\n%s%s" % (name, BYTES, "".join(" %s\n" % m for m in MERGES))
+    for name in ("gpt-2", "smollm", "llama-bpe", "falcon", "deepseek-v3", "kimi-k2", "superbpe")}
+PIECES = "".join("%d%s\n" % p for p in [
+    (2, "<unk>"), (3, "<s>"), *((6, "<0x%02X>" % b) for b in (0xc3, 0xa9, 0xff)),
+    *((1, w) for w in [META, "h", "e", "l", "o", META + "h", "el", "lo", "ello", META + "hello"])])
+LINES["gguf_sentencepiece"] = "#ldefault\n" + PIECES
+LINES["gguf_gemma4"] = "#m\n" + PIECES + " \u2581 h\n e l\n l o\n"
+
+
 def main(folder):
     os.makedirs(folder, exist_ok=True)
     for name, j in SEEDS.items():
         with open(os.path.join(folder, name), "wb") as f:
             f.write(json.dumps(j, ensure_ascii=False, separators=(",", ":")).encode())
             f.write("\n====\n hello world <s> x [MASK] e\u0301lo 12".encode() + b"\xff\xc3")
+    for name, text in LINES.items():
+        with open(os.path.join(folder, name), "w") as f:
+            f.write(text)
 
 
 main(sys.argv[1])
