@@ -113,6 +113,10 @@ static void test_literal(const tni_tok *t) {
     is_str(ids_of(t, "<s>ab", 5, "...xx", S), "16 11", "a shorter token that is not touched");
     is_str(ids_of(t, "<ab>", 4, "xxxx", S), "3 11 5", "no added token either");
     is_str(ids_of(t, "ab", 2, "x.", S), "11", "the border cuts no word");
+    is_str(ids_of(t, "a  [M]  a", 9, ".x...... ", S), "0 6 17 0",
+           "the template's spaces are taken in");
+    is_str(ids_of(t, "a  [M]  a", 9, ".xx...xx.", S), "0 6 6 17 6 12",
+           "those of a message are not");
 }
 
 static const char *text_of(const tni_tok *t, const int32_t *v, size_t n, bool skip) {

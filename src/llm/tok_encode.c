@@ -75,17 +75,22 @@ static size_t encode_space(const char *s, size_t n, size_t at, bool before) {
     return len && tni_tok_is_space(c) ? len : 0;
 }
 
-/* Whether the match counts; with lstrip and rstrip it takes in the spaces beside it. */
-static bool encode_accept(const encoder *e, const char *s, size_t n, size_t from, match *m) {
+/* Whether the match counts; with lstrip and rstrip it takes in the spaces beside it that are not
+ * literal. */
+static bool encode_accept(const encoder *e, const char *s, size_t n, const uint8_t *literal,
+                          size_t from, match *m) {
     const tok_added *a = &e->t->added.v[m->token];
     if (a->special && !(e->flags & TNI_TOK_SPECIAL)) return false;
     if (a->single_word &&
         (encode_is_word(s, n, m->begin, true) || encode_is_word(s, n, m->end, false)))
         return false;
     size_t len;
-    while (a->lstrip && m->begin > from && (len = encode_space(s, n, m->begin, true)))
+    while (a->lstrip && m->begin > from && !(literal && literal[m->begin - 1]) &&
+           (len = encode_space(s, n, m->begin, true)))
         m->begin -= len;
-    while (a->rstrip && (len = encode_space(s, n, m->end, false))) m->end += len;
+    while (a->rstrip && !(literal && m->end < n && literal[m->end]) &&
+           (len = encode_space(s, n, m->end, false)))
+        m->end += len;
     return true;
 }
 
@@ -101,7 +106,7 @@ static bool encode_next(const encoder *e, const tok_trie *trie, const char *s, s
             continue;
         }
         at = m->end;
-        if (encode_accept(e, s, n, from, m)) return true;
+        if (encode_accept(e, s, n, literal, from, m)) return true;
     }
     return false;
 }
