@@ -43,7 +43,8 @@ static void array_free_record(tn_array *a) {
     tn_array *old = array_q[i];
     array_q[i] = a;
     pthread_mutex_unlock(&array_q_lock);
-    array_give_back(old);
+    if (!old) tni_alloc_aside(1);
+    array_give_back(old); /* counts one block less; there are as many aside as before */
 }
 #else
 static void array_free_record(tn_array *a) { array_give_back(a); }
