@@ -206,8 +206,8 @@ def _declare():
                 params.append(_ctype(re.sub(r"\s*\w+$", "", a.replace("*", "* ")).replace(
                     "* ", "*").strip().replace("*", " *").replace("  ", " ").replace(" * *", " **")))
             kind, res = _ctype(" ".join(ret.replace("*", " *").split()))
-            if "..." in args or "(*" in args:
-                continue
+            if "..." in args or "(*" in args or not hasattr(lib, name):
+                continue   # an older library: only what it has
             SIGNATURES[name[3:]] = (kind, [p[0] for p in params])
             fn = getattr(lib, name)
             fn.restype, fn.argtypes = res, [p[1] for p in params]
