@@ -60,6 +60,10 @@ static int json_vocab(tni_tok *t, json_t *vocab, const json_t *added) {
         json_int_t id = json_integer_value(json_object_get(a, "id"));
         if (!json_is_string(content))
             status = tni_fail(TN_EFORMAT, "added token %zu has no content", i);
+        else if (is_added[id] && strcmp(raw[id].s, json_string_value(content)) != 0)
+            status =
+                tni_fail(TN_EFORMAT, "the added tokens \"%.60s\" and \"%.60s\" have one id, %lld",
+                         raw[id].s, json_string_value(content), (long long)id);
         else
             raw[id] = (tni_bytes){json_string_value(content), json_string_length(content)},
             is_added[id] = true;

@@ -327,6 +327,7 @@ def refused(tmp_path, j, message):
     ({"added_tokens": [{"id": 7}]}, "content"),
     ({"added_tokens": [{"content": "x"}]}, "added token 0"),
     ({"added_tokens": [added("x", -3)]}, "added token 0"),
+    ({"added_tokens": [added("x", 420), added("y", 420)]}, "one id, 420"),
 ], ids=lambda x: name_of(x) if isinstance(x, dict) else "")
 def test_refused(tmp_path, part, message):
     refused(tmp_path, changed(BYTES, **part), message)
