@@ -362,6 +362,27 @@ TN_API tn_array *tn_slice_update(tn_array *a, tn_array *update, tn_ints start, t
  * out of range is TN_EINDEX when it is evaluated. */
 TN_API tn_array *tn_take(tn_array *a, tn_array *indices, int axis);
 
+/* The same rules of indices hold for all below. An index for every element: out[.., j, ..] =
+ * a[.., indices[.., j, ..], ..] with j at `axis`; off the axis the two broadcast. */
+TN_API tn_array *tn_take_along_axis(tn_array *a, tn_array *indices, int axis);
+/* `a` with values (broadcast to the indices) put, or added, at the places tn_take_along_axis would
+ * read. Where indices repeat, the last value stays, or all are added, in their order. */
+TN_API tn_array *tn_put_along_axis(tn_array *a, tn_array *indices, tn_array *values, int axis);
+TN_API tn_array *tn_scatter_add_axis(tn_array *a, tn_array *indices, tn_array *values, int axis);
+
+/* Slices of `a`, slice_sizes.v[d] long along axis d, at the places where index array k, for every
+ * k, gives the start along axis axes.v[k]; the others start at 0. The index arrays broadcast to one
+ * shape, and the result has that shape, then the slice's axes. A slice must lie inside `a`. */
+TN_API tn_array *tn_gather(tn_array *a, tn_list indices, tn_ints axes, tn_ints slice_sizes);
+/* `a` with the slices of `updates`, shaped as tn_gather's result, written there, or combined with
+ * what is there: one after the other in the order of the indices, the same bits at any number of
+ * threads. Sums and products of f16 and bf16 are rounded once, at the end. */
+TN_API tn_array *tn_scatter(tn_array *a, tn_list indices, tn_array *updates, tn_ints axes);
+TN_API tn_array *tn_scatter_add(tn_array *a, tn_list indices, tn_array *updates, tn_ints axes);
+TN_API tn_array *tn_scatter_prod(tn_array *a, tn_list indices, tn_array *updates, tn_ints axes);
+TN_API tn_array *tn_scatter_max(tn_array *a, tn_list indices, tn_array *updates, tn_ints axes);
+TN_API tn_array *tn_scatter_min(tn_array *a, tn_list indices, tn_array *updates, tn_ints axes);
+
 /* ---- Products ------------------------------------------------------------------------------- */
 
 /* [..., M, K] @ [..., K, N] with NumPy's rules for 1-d operands and batch axes. Floats and complex.

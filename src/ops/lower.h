@@ -31,5 +31,9 @@ int tni_lower_quantized_matmul(const tni_node *n, tn_array **out);
 #define tni_lower_sort         NULL
 #define tni_lower_argsort      NULL
 #define tni_lower_scan         NULL
+#define tni_lower_gather       NULL
+#define tni_lower_gather_axis  NULL
+#define tni_lower_scatter      NULL
+#define tni_lower_scatter_axis NULL
 
 #endif

@@ -94,4 +94,24 @@ typedef struct tni_p_scan {
     int32_t op, axis, reverse, inclusive;
 } tni_p_scan;
 
+enum { TNI_SCATTER_SET, TNI_SCATTER_SUM, TNI_SCATTER_PROD, TNI_SCATTER_MAX, TNI_SCATTER_MIN };
+
+/* gather(a, index 0, ..., index n-1): the index arrays have one shape I (strides 0 where
+ * broadcast), index k moves along axes[k], the output is I followed by a slice of a's ndim axes:
+ * out[i, s] = a[s + sum over k of index k at i, along axes[k]].
+ * scatter(a, index 0, ..., index n-1, u): a copy of `a` into which u, shaped as gather's output, is
+ * combined at the places that gather reads, in the row-major order of I. Indices of any integer
+ * dtype; negative ones count from the end; a slice that does not fit is TN_EINDEX. Any strides. */
+typedef struct tni_p_gather {
+    int32_t n, mode; /* mode: TNI_SCATTER_..., 0 for gather */
+    int8_t axes[TN_MAX_NDIM];
+} tni_p_gather;
+
+/* gather_axis(a, indices): out[.., j, ..] = a[.., indices[.., j, ..], ..], j at `axis`; both of
+ * the same shape but for that axis. scatter_axis(a, indices, u): a copy of `a` into which u, of the
+ * indices' shape, is combined there, in the order of j. Rules of indices as above. Any strides. */
+typedef struct tni_p_gather_axis {
+    int32_t axis, mode;
+} tni_p_gather_axis;
+
 #endif
