@@ -5,9 +5,8 @@
 #include <utf8proc.h>
 
 static int method_text(tm_r *r, const char *what, tm_val v, const tm_string **out) {
-    if (v.kind != TM_STR) return tni_tm_fail(r, "%s: '%s' is not a text", what, tni_tm_type(v));
-    *out = v.s;
-    return 0;
+    *out = v.kind == TM_STR ? v.s : NULL;
+    return *out ? 0 : tni_tm_fail(r, "%s: '%s' is not a text", what, tni_tm_type(v));
 }
 
 static int method_int(tm_r *r, const char *what, tm_val v, int64_t absent, int64_t *out) {

@@ -462,6 +462,7 @@ static int ops_bound(tm_r *r, tm_val v, int64_t n, int64_t absent, int64_t low, 
 /* slice.indices() */
 static int ops_indices(tm_r *r, int64_t n, const tm_val index[3], ops_range *out) {
     int64_t step = 1, start, stop;
+    *out = (ops_range){0};
     if (index[2].kind != TM_NONE && index[2].kind != TM_MISSING)
         TM_TRY(tni_tm_int_of(r, index[2], "a slice", &step));
     if (!step) return tni_tm_fail(r, "the step of a slice is zero");

@@ -93,7 +93,8 @@ int tni_tm_name_id(tm_parser *p, tni_bytes name, int32_t *id) {
     if (!copy) return p->t->arena.status;
     memcpy(copy, name.s, name.n);
     *id = (int32_t)p->n_names;
-    if (tni_vec_grow((void **)&p->names, &p->cap_names, p->n_names + 1, sizeof *p->names) ||
+    if ((p->n_names == p->cap_names &&
+         tni_vec_grow((void **)&p->names, &p->cap_names, p->n_names + 1, sizeof *p->names)) ||
         tni_map_put(&p->ids, copy, name.n, *id))
         return tni_fail_memory(name.n, "a template's names");
     p->names[p->n_names++] = (tni_bytes){copy, name.n};

@@ -125,13 +125,13 @@ static int value_too_long(tm_r *r) {
 }
 
 int tni_tm_string(tm_r *r, size_t n, tm_string **out, char **s, uint8_t **m) {
+    *out = NULL, *s = NULL, *m = NULL;
     if (n > r->max_output) return value_too_long(r);
-    tm_string *t = tni_tm_new(r, sizeof *t + 2 * n + 1);
+    tm_string *t = *out = tni_tm_new(r, sizeof *t + 2 * n + 1);
     if (!t) return r->arena.status;
     *s = (char *)(t + 1);
     *m = (uint8_t *)*s + n;
     *t = (tm_string){.s = *s, .m = *m, .n = n, .chars = -1};
-    *out = t;
     return 0;
 }
 
@@ -296,9 +296,8 @@ bool tni_tm_is(tm_val v, const char *text) {
 /* ---- lists ---- */
 
 int tni_tm_list(tm_r *r, size_t cap, tm_list **out) {
-    tm_list *l = tni_tm_new(r, sizeof *l);
+    tm_list *l = *out = tni_tm_new(r, sizeof *l);
     if (!l) return r->arena.status;
-    *out = l;
     if (cap) {
         l->v = tni_tm_new(r, cap * sizeof *l->v);
         if (!l->v) return r->arena.status;
