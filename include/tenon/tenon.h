@@ -129,6 +129,9 @@ template <class T> struct tni_opt_arg_ {
     template <class F> tni_opt_arg_(F fill) : v() { v.size = sizeof(T), fill(v); }
     const T *get() const { return &v; }
 };
+template <class S, class... T> static inline S tni_spatial_(T... x) {
+    return S{{static_cast<int64_t>(x)...}, sizeof...(x)};
+}
 #define TN_INTS(...) (tn_ints)(tni_ints_arg_(__VA_ARGS__))
 #define TN_LIST(...) (tn_list)(tni_list_arg_{{__VA_ARGS__}})
 extern "C" {
@@ -390,6 +393,46 @@ TN_API tn_array *tn_scatter_min(tn_array *a, tn_list indices, tn_array *updates,
 TN_API tn_array *tn_matmul(tn_array *a, tn_array *b);
 /* alpha a@b + beta c; c broadcasts. */
 TN_API tn_array *tn_addmm(tn_array *c, tn_array *a, tn_array *b, double alpha, double beta);
+
+/* ---- Convolution -----------------------------------------------------------------------------
+ * Channels last, as in MLX: input [N, L, C], [N, H, W, C] or [N, D, H, W, C]; weight [O, taps...,
+ * C / groups]; result [N, places..., O]. Floats; f16 and bf16 are summed in f32. The kernel is not
+ * turned around (a correlation) unless `flip`; negative padding cuts. */
+
+/* A setting of the axes of places: TN_SPATIAL(2) for all alike, TN_SPATIAL(2, 1) one each. */
+typedef struct tn_spatial {
+    int64_t v[3];
+    int n; /* 0: the default */
+} tn_spatial;
+#ifdef __cplusplus
+#define TN_SPATIAL(...) tni_spatial_<tn_spatial>(__VA_ARGS__)
+#else
+#define TN_SPATIAL(...)                                                                            \
+    ((tn_spatial){{__VA_ARGS__}, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t))})
+#endif
+
+typedef struct tn_conv_opt {
+    size_t size;
+    tn_spatial stride;         /* 1 */
+    tn_spatial padding;        /* 0: zeros before, and after unless padding_high says otherwise */
+    tn_spatial padding_high;   /* after */
+    tn_spatial dilation;       /* 1: distance of the taps */
+    tn_spatial input_dilation; /* 1: distance of the inputs, with zeros between */
+    tn_spatial output_padding; /* 0; transposed only: more places at the end */
+    int groups;                /* 1: parts of the channels that are convolved apart */
+    bool flip;
+} tn_conv_opt;
+/* Over 1, 2 and 3 axes; over as many as the input has. */
+TN_API tn_array *tn_conv1d(tn_array *input, tn_array *weight, const tn_conv_opt *opt);
+TN_API tn_array *tn_conv2d(tn_array *input, tn_array *weight, const tn_conv_opt *opt);
+TN_API tn_array *tn_conv3d(tn_array *input, tn_array *weight, const tn_conv_opt *opt);
+TN_API tn_array *tn_conv_general(tn_array *input, tn_array *weight, const tn_conv_opt *opt);
+/* What a convolution of these settings does backwards: each input spreads over `stride` apart
+ * copies of the kernel, less `padding` at both ends. Stride, padding, dilation, output_padding and
+ * groups count. */
+TN_API tn_array *tn_conv_transpose1d(tn_array *input, tn_array *weight, const tn_conv_opt *opt);
+TN_API tn_array *tn_conv_transpose2d(tn_array *input, tn_array *weight, const tn_conv_opt *opt);
+TN_API tn_array *tn_conv_transpose3d(tn_array *input, tn_array *weight, const tn_conv_opt *opt);
 
 /* ---- Quantisation ----------------------------------------------------------------------------
  * MLX's affine layout: w = scale * q + bias, in groups of 32, 64 or 128 along the last axis. Rows

@@ -1,6 +1,7 @@
 /* The CPU backend's table: a kernel for every row of prims.def, or an explicit NULL: rows that
  * evaluation runs itself (views, moves, fused element-wise nodes). */
 #include "core/backend.h"
+#include "cpu/cpu_conv.h"
 #include "cpu/cpu_gather.h"
 #include "cpu/cpu_matmul.h"
 #include "cpu/cpu_misc.h"

@@ -35,5 +35,6 @@ int tni_lower_quantized_matmul(const tni_node *n, tn_array **out);
 #define tni_lower_gather_axis  NULL
 #define tni_lower_scatter      NULL
 #define tni_lower_scatter_axis NULL
+#define tni_lower_conv         NULL
 
 #endif

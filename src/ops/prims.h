@@ -114,4 +114,14 @@ typedef struct tni_p_gather_axis {
     int32_t axis, mode;
 } tni_p_gather_axis;
 
+/* conv(x [N, ..., C], w [O, ..., C / groups]) -> [N, ..., O] over 1 to 3 axes: out[n, p, o] = sum
+ * over taps t and channels c of x[n, (p * stride - low + t * dilation) / input_dilation, c] *
+ * w[o, t, c]; zero where that place is outside or no whole number; taps counted from the end with
+ * flip. All of one float dtype, any strides; f16 and bf16 accumulate in f32.
+ */
+typedef struct tni_p_conv {
+    int32_t nd, groups, flip;
+    int32_t stride[3], low[3], high[3], dilation[3], input_dilation[3];
+} tni_p_conv;
+
 #endif

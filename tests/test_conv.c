@@ -1,0 +1,345 @@
+/* Convolutions against plain loops in f64: 1 to 3 axes, every setting, dtypes, views, transposed
+ * ones, threads, empty arrays, bad arguments, memory that runs out. */
+#include "base/alloc.h"
+#include "base/thread.h"
+#include "core/array.h"
+#include "tap.h"
+#include "tenon/tenon.h"
+#include <math.h>
+
+static uint64_t rng_state = 88172645463325252ull;
+static uint64_t rnd(void) {
+    rng_state ^= rng_state << 13;
+    rng_state ^= rng_state >> 7;
+    rng_state ^= rng_state << 17;
+    return rng_state * 0x2545f4914f6cdd1dull >> 20;
+}
+
+static tn_array *noise(tn_ints shape, tn_dtype d) {
+    int64_t n = 1;
+    for (int i = 0; i < shape.n; i++) n *= shape.v[i];
+    float *v = malloc((size_t)(n ? n : 1) * sizeof *v);
+    for (int64_t i = 0; i < n; i++) v[i] = (float)(rnd() % 4001) / 2000 - 1;
+    tn_array *a = tn_astype(tn_array_new(v, TN_F32, shape), d);
+    free(v);
+    return a;
+}
+
+static double *values(tn_array *a) {
+    size_t n = (size_t)tn_size(a) * sizeof(double);
+    double *v = malloc(n + 8);
+    if (tn_read(a, TN_F64, v, n)) {
+        diag("%s", tn_error());
+        memset(v, 0x7f, n + 8);
+    }
+    return v;
+}
+
+/* Settings of three axes; those not used are 1 place, 1 tap. */
+typedef struct ref_conv {
+    int64_t n, c, o, groups;
+    int64_t in[3], taps[3], out[3], stride[3], low[3], dilation[3], spread[3];
+    bool flip;
+} ref_conv;
+
+static double ref_at(const ref_conv *r, const double *x, const double *w, int64_t n, int64_t o,
+                     const int64_t *at) {
+    int64_t cg = r->c / r->groups, g = o / (r->o / r->groups), k[3];
+    double sum = 0;
+    for (k[0] = 0; k[0] < r->taps[0]; k[0]++)
+        for (k[1] = 0; k[1] < r->taps[1]; k[1]++)
+            for (k[2] = 0; k[2] < r->taps[2]; k[2]++) {
+                int64_t xi = n, wi = o;
+                bool in = true;
+                for (int d = 0; d < 3; d++) {
+                    int64_t p = at[d] * r->stride[d] - r->low[d] + k[d] * r->dilation[d];
+                    in = in && p >= 0 && p % r->spread[d] == 0 && p / r->spread[d] < r->in[d];
+                    xi = xi * r->in[d] + p / r->spread[d];
+                    wi = wi * r->taps[d] + (r->flip ? r->taps[d] - 1 - k[d] : k[d]);
+                }
+                for (int64_t c = 0; in && c < cg; c++)
+                    sum += x[xi * r->c + g * cg + c] * w[wi * cg + c];
+            }
+    return sum;
+}
+
+static double *ref_run(const ref_conv *r, const double *x, const double *w) {
+    int64_t size = r->n * r->out[0] * r->out[1] * r->out[2] * r->o, at[3], i = 0;
+    double *y = malloc((size_t)(size + 1) * sizeof *y);
+    for (int64_t n = 0; n < r->n; n++)
+        for (at[0] = 0; at[0] < r->out[0]; at[0]++)
+            for (at[1] = 0; at[1] < r->out[1]; at[1]++)
+                for (at[2] = 0; at[2] < r->out[2]; at[2]++)
+                    for (int64_t o = 0; o < r->o; o++) y[i++] = ref_at(r, x, w, n, o, at);
+    return y;
+}
+
+static double tolerance(tn_dtype d) {
+    return d == TN_F16 ? 1e-3 : d == TN_BF16 ? 8e-3 : d == TN_F64 ? 1e-13 : 3e-6;
+}
+
+/* y against the reference for the same settings; sizes of places come from y, which must have the
+ * shape the caller says. */
+static bool agrees(tn_array *y, ref_conv *r, const double *x, const double *w, double tol) {
+    if (tn_array_status(y)) {
+        diag("%s", tn_array_error(y));
+        return false;
+    }
+    int nd = tn_ndim(y) - 2;
+    for (int d = 0; d < 3; d++) r->out[d] = d < 3 - nd ? 1 : tn_dim(y, d - 2 + nd);
+    double *want = ref_run(r, x, w), *got = values(y);
+    int bad = 0;
+    for (int64_t i = 0; i < tn_size(y); i++)
+        if (!(fabs(got[i] - want[i]) <= tol * (1 + fabs(want[i]))) && bad++ < 3)
+            diag("element %lld is %.9g, not %.9g", (long long)i, got[i], want[i]);
+    free(want), free(got);
+    return !bad;
+}
+
+static tn_spatial spatial(const int64_t *v, int nd) {
+    tn_spatial s = {{0}, nd};
+    for (int d = 0; d < nd; d++) s.v[d] = v[3 - nd + d];
+    return s;
+}
+
+/* One random case of `nd` axes. */
+static void random_case(int nd, tn_dtype d, bool transposed) {
+    ref_conv r = {.groups = 1 + (int64_t)(rnd() % 3)};
+    int64_t high[3] = {0}, more[3] = {0}, want[3];
+    r.n = 1 + (int64_t)(rnd() % 3), r.c = r.groups * (1 + (int64_t)(rnd() % 5)),
+    r.o = r.groups * (1 + (int64_t)(rnd() % 6));
+    r.flip = !transposed && rnd() % 2;
+    bool views = rnd() % 3 == 0, fit = true;
+    for (int i = 0; i < 3; i++) {
+        r.in[i] = r.taps[i] = r.stride[i] = r.dilation[i] = r.spread[i] = 1;
+        if (i < 3 - nd) continue;
+        r.in[i] = 1 + (int64_t)(rnd() % 9), r.taps[i] = 1 + (int64_t)(rnd() % 4);
+        r.stride[i] = 1 + (int64_t)(rnd() % 3), r.dilation[i] = 1 + (int64_t)(rnd() % 2);
+        r.low[i] = (int64_t)(rnd() % 4), high[i] = (int64_t)(rnd() % 4);
+        if (transposed) {
+            more[i] = (int64_t)(rnd() % 2);
+            want[i] = (r.in[i] - 1) * r.stride[i] + r.dilation[i] * (r.taps[i] - 1) + 1 -
+                      2 * r.low[i] + more[i];
+        } else {
+            r.spread[i] = 1 + (int64_t)(rnd() % 3) / 2;
+            if (rnd() % 8 == 0) r.low[i] = -1;
+            int64_t room = (r.in[i] - 1) * r.spread[i] + 1 + r.low[i] + high[i] -
+                           r.dilation[i] * (r.taps[i] - 1) - 1;
+            want[i] = room < 0 ? 0 : room / r.stride[i] + 1;
+        }
+        fit = fit && want[i] > 0;
+    }
+    TN_SCOPE {
+        int64_t xs[5] = {r.n}, ws[5] = {r.o};
+        for (int i = 0; i < nd; i++) xs[i + 1] = r.in[3 - nd + i], ws[i + 1] = r.taps[3 - nd + i];
+        xs[nd + 1] = r.c, ws[nd + 1] = r.c / r.groups;
+        tn_array *x = noise((tn_ints){xs, nd + 2}, d), *w = noise((tn_ints){ws, nd + 2}, d), *y;
+        double *vx = values(x), *vw = values(w);
+        if (views) {
+            x = tn_transpose(tn_contiguous(tn_transpose(x, TN_ALL)), TN_ALL);
+            w = tn_flip(tn_contiguous(tn_flip(w, TN_AXES(1))), TN_AXES(1));
+        }
+        tn_conv_opt opt = {.size = sizeof opt, .groups = (int)r.groups, .flip = r.flip};
+        opt.stride = spatial(r.stride, nd), opt.padding = spatial(r.low, nd);
+        opt.dilation = spatial(r.dilation, nd);
+        if (transposed)
+            opt.output_padding = spatial(more, nd);
+        else
+            opt.padding_high = spatial(high, nd), opt.input_dilation = spatial(r.spread, nd);
+        if (transposed)
+            y = nd == 1   ? tn_conv_transpose1d(x, w, &opt)
+                : nd == 2 ? tn_conv_transpose2d(x, w, &opt)
+                          : tn_conv_transpose3d(x, w, &opt);
+        else
+            y = tn_conv_general(x, w, &opt);
+        if (transposed) /* the same as a general one with the kernel turned around */
+            for (int i = 3 - nd; i < 3; i++) {
+                r.low[i] = r.dilation[i] * (r.taps[i] - 1) - r.low[i];
+                r.spread[i] = r.stride[i], r.stride[i] = 1, r.flip = true;
+            }
+        bool good = fit ? agrees(y, &r, vx, vw, tolerance(d)) && tn_dtype_of(y) == d
+                        : tn_array_status(y) == TN_ESHAPE || tn_size(y) == 0;
+        for (int i = 0; fit && i < nd; i++) good = good && tn_dim(y, i + 1) == want[3 - nd + i];
+        ok(good, "%s of %d axes, %s, %lld groups, %lld to %lld channels%s%s%s",
+           transposed ? "transposed" : "general", nd, tn_dtype_name(d), (long long)r.groups,
+           (long long)r.c, (long long)r.o, r.flip && !transposed ? ", flipped" : "",
+           views ? ", views" : "", fit ? "" : ", nothing left");
+        free(vx), free(vw);
+    }
+}
+
+/* A transposed convolution by its own definition: inputs spread over copies of the kernel. */
+static void test_transposed(void) {
+    TN_SCOPE {
+        tn_array *x = noise(TN_SHAPE(1, 5, 2), TN_F64), *w = noise(TN_SHAPE(3, 4, 2), TN_F64);
+        double *vx = values(x), *vw = values(w), want[12 * 3] = {0};
+        for (int i = 0; i < 5; i++)
+            for (int t = 0; t < 4; t++)
+                for (int o = 0; o < 3; o++)
+                    for (int c = 0; c < 2; c++) {
+                        int at = i * 2 + t - 1;
+                        if (at >= 0 && at < 11)
+                            want[at * 3 + o] += vx[i * 2 + c] * vw[(o * 4 + t) * 2 + c];
+                    }
+        tn_array *y =
+            tn_conv_transpose1d(x, w,
+                                TN_OPT(tn_conv_opt, .stride = TN_SPATIAL(2),
+                                       .padding = TN_SPATIAL(1), .output_padding = TN_SPATIAL(1)));
+        double *got = values(y), worst = 0;
+        for (int i = 0; i < 11 * 3; i++) worst = fmax(worst, fabs(got[i] - want[i]));
+        ok(tn_dim(y, 1) == 11 && worst < 1e-13, "conv_transpose1d spreads the kernel (%g)", worst);
+        free(vx), free(vw), free(got);
+    }
+}
+
+/* Larger ones, for the blocks of rows, columns and depth. */
+static void test_large(tn_dtype d, int64_t n, int64_t side, int64_t c, int64_t o, int64_t k,
+                       int64_t groups, int64_t stride) {
+    TN_SCOPE {
+        tn_array *x = noise(TN_SHAPE(n, side, side, c), d),
+                 *w = noise(TN_SHAPE(o, k, k, c / groups), d);
+        double *vx = values(x), *vw = values(w);
+        ref_conv r = {.n = n, .c = c, .o = o, .groups = groups};
+        for (int i = 0; i < 3; i++) {
+            r.in[i] = i ? side : 1, r.taps[i] = i ? k : 1, r.stride[i] = i ? stride : 1;
+            r.low[i] = i ? k / 2 : 0, r.dilation[i] = r.spread[i] = 1;
+        }
+        tn_conv_opt opt = {.size = sizeof opt, .groups = (int)groups};
+        opt.stride = TN_SPATIAL(stride), opt.padding = TN_SPATIAL(k / 2);
+        tn_array *y = tn_conv2d(x, w, &opt);
+        ok(agrees(y, &r, vx, vw, tolerance(d) * 6),
+           "conv2d %s, [%lld, %lld, %lld, %lld] by %lld kernels of %lld, %lld groups, stride %lld",
+           tn_dtype_name(d), (long long)n, (long long)side, (long long)side, (long long)c,
+           (long long)o, (long long)k, (long long)groups, (long long)stride);
+        size_t bytes = tn_nbytes(y);
+        char *first = malloc(bytes);
+        memcpy(first, tn_data(y), bytes);
+        int same = 0, set = 0;
+        for (int t = 1; t <= 5; t += 2) {
+            set += tn_set_threads(t) != 0;
+            tn_array *again = tn_conv2d(x, w, &opt);
+            const void *p = tn_data(again);
+            same += p && !memcmp(p, first, bytes);
+        }
+        ok(same == 3 && !set && !tn_set_threads(0), "the same bits at any number of threads");
+        free(vx), free(vw), free(first);
+    }
+}
+
+static void refused(tn_array *y, int status, const char *word, const char *what) {
+    if (!ok(tn_array_status(y) == status && strstr(tn_array_error(y), word), "%s is refused", what))
+        diag("  %s: %s", tn_status_name(tn_array_status(y)), tn_array_error(y));
+}
+
+static void test_misuse(void) {
+    TN_SCOPE {
+        tn_array *x = tn_zeros(TN_SHAPE(1, 8, 8, 4), TN_F32),
+                 *w = tn_zeros(TN_SHAPE(6, 3, 3, 4), TN_F32),
+                 *line = tn_zeros(TN_SHAPE(1, 8, 4), TN_F32);
+        refused(tn_conv2d(x, tn_zeros(TN_SHAPE(6, 3, 3, 3), TN_F32), NULL), TN_ESHAPE, "channels",
+                "a weight for other channels");
+        refused(tn_conv1d(x, w, NULL), TN_ESHAPE, "3 axes", "an axis too many");
+        refused(tn_conv2d(line, w, NULL), TN_ESHAPE, "4 axes", "an axis too few");
+        refused(tn_conv_general(tn_zeros(TN_SHAPE(1, 4), TN_F32), tn_zeros(TN_SHAPE(2, 4), TN_F32),
+                                NULL),
+                TN_ESHAPE, "3, 4 or 5", "no axis");
+        refused(tn_conv2d(tn_astype(x, TN_I32), w, NULL), TN_EDTYPE, "floats", "an integer input");
+        refused(tn_conv2d(x, w, TN_OPT(tn_conv_opt, .groups = 3)), TN_ESHAPE, "3 groups",
+                "groups that do not divide the channels");
+        refused(tn_conv2d(x, w, TN_OPT(tn_conv_opt, .groups = -1)), TN_ESHAPE, "-1 groups",
+                "negative groups");
+        refused(tn_conv2d(x, w, TN_OPT(tn_conv_opt, .stride = TN_SPATIAL(0))), TN_EVALUE,
+                "stride of 0", "no stride");
+        refused(tn_conv2d(x, w, TN_OPT(tn_conv_opt, .dilation = TN_SPATIAL(1, -2))), TN_EVALUE,
+                "dilation of -2", "a negative dilation");
+        refused(tn_conv2d(x, w, TN_OPT(tn_conv_opt, .stride = TN_SPATIAL(1, 1, 1))), TN_ESHAPE,
+                "3 numbers of stride for 2 axes", "a number too many");
+        refused(tn_conv2d(x, w, TN_OPT(tn_conv_opt, .stride = {{1}, 7})), TN_ESHAPE, "7 numbers",
+                "a wrong count");
+        refused(tn_conv2d(x, w, TN_OPT(tn_conv_opt, .dilation = TN_SPATIAL(4))), TN_ESHAPE, "wider",
+                "a kernel wider than the input");
+        refused(tn_conv2d(x, w, TN_OPT(tn_conv_opt, .padding = TN_SPATIAL(INT64_MAX))), TN_EVALUE,
+                "padding of", "endless padding");
+        refused(tn_conv2d(x, w, TN_OPT(tn_conv_opt, .output_padding = TN_SPATIAL(1))), TN_EVALUE,
+                "output_padding", "output_padding of a plain one");
+        refused(tn_conv_transpose2d(x, w, TN_OPT(tn_conv_opt, .flip = true)), TN_EVALUE, "flip",
+                "flip of a transposed one");
+        refused(tn_conv_transpose2d(x, w, TN_OPT(tn_conv_opt, .padding = TN_SPATIAL(9))), TN_ESHAPE,
+                "wider", "padding that leaves nothing");
+        refused(tn_conv2d(x, tn_zeros(TN_SHAPE(6, 0, 3, 4), TN_F32), NULL), TN_ESHAPE, "empty",
+                "a kernel without taps");
+        refused(tn_conv2d(x, NULL, NULL), TN_EVALUE, "conv2d", "no weight");
+    }
+}
+
+static void test_empty(void) {
+    TN_SCOPE {
+        tn_array *w = tn_ones(TN_SHAPE(2, 3, 4), TN_F32);
+        tn_array *y = tn_conv1d(tn_zeros(TN_SHAPE(0, 9, 4), TN_F32), w, NULL);
+        ok(!tn_eval(TN_LIST(y)) && tn_size(y) == 0 && tn_dim(y, 1) == 7, "no images");
+        y = tn_conv1d(tn_zeros(TN_SHAPE(1, 0, 4), TN_F32), w,
+                      TN_OPT(tn_conv_opt, .padding = TN_SPATIAL(2)));
+        ok(tn_dim(y, 1) == 2 && tn_item_f32(tn_sum(y, TN_ALL, false)) == 0, "padding alone");
+        y = tn_conv1d(tn_zeros(TN_SHAPE(2, 5, 0), TN_F32), tn_ones(TN_SHAPE(2, 3, 0), TN_F32),
+                      NULL);
+        ok(tn_size(y) == 12 && tn_item_f32(tn_sum(y, TN_ALL, false)) == 0, "no channels: zeros");
+        y = tn_conv1d(tn_zeros(TN_SHAPE(2, 5, 4), TN_F32), tn_ones(TN_SHAPE(0, 3, 4), TN_F32),
+                      NULL);
+        ok(!tn_eval(TN_LIST(y)) && tn_size(y) == 0, "no kernels");
+        y = tn_conv1d(tn_ones(TN_SHAPE(1, 3, 4), TN_F16), w, NULL);
+        ok(tn_dtype_of(y) == TN_F32 && tn_size(y) == 2, "f16 and f32 meet in f32");
+        y = tn_conv1d(tn_broadcast_to(tn_ones(TN_SHAPE(4), TN_F32), TN_SHAPE(2, 5, 4)), w, NULL);
+        ok(tn_item_f32(tn_sum(y, TN_ALL, false)) == 2 * 3 * 2 * 12, "a repeated input");
+    }
+}
+
+static int use_all(void) {
+    int status = 0;
+    TN_SCOPE {
+        tn_array *x = tn_ones(TN_SHAPE(2, 9, 9, 6), TN_F32),
+                 *w = tn_ones(TN_SHAPE(40, 3, 3, 6), TN_F32);
+        tn_array *h = tn_ones(TN_SHAPE(6, 3, 3, 1), TN_BF16);
+        status =
+            tn_eval(TN_LIST(tn_conv2d(x, w, TN_OPT(tn_conv_opt, .padding = TN_SPATIAL(1))),
+                            tn_conv2d(tn_astype(x, TN_BF16), tn_astype(w, TN_BF16), NULL),
+                            tn_conv2d(tn_astype(x, TN_BF16), h, TN_OPT(tn_conv_opt, .groups = 6)),
+                            tn_conv2d(tn_astype(x, TN_F64), w, NULL)));
+    }
+    return status;
+}
+
+static void test_memory(void) {
+    if (tn_set_threads(1)) return;
+    int n = 1, status = use_all(), odd = 0;
+    tn_memory_clear_cache();
+    ok(!status, "with memory");
+    int64_t live = tni_alloc_live();
+    for (status = TN_EMEMORY; status && n < 2000; n++) {
+        tni_fail_alloc_at(n);
+        status = use_all();
+        tni_fail_alloc_at(0);
+        odd += status && status != TN_EMEMORY;
+        tn_memory_clear_cache();
+    }
+    ok(!status && !odd && n > 20, "memory that runs out at each of %d places is TN_EMEMORY", n);
+    is_i64(tni_alloc_live(), live, "and leaks nothing");
+    ok(!tn_set_threads(0), "threads as before");
+}
+
+int main(void) {
+    static const tn_dtype dtypes[] = {TN_F32, TN_F64, TN_F16, TN_BF16};
+    for (int i = 0; i < 240; i++) random_case(1 + i % 3, dtypes[i / 3 % 4], i % 5 == 4);
+    test_transposed();
+    for (int i = 0; i < 4; i++) {
+        test_large(dtypes[i], 2, 17, 40, 70, 3, 1, 1);
+        test_large(dtypes[i], 3, 13, 24, 24, 5, 24, 2);
+        test_large(dtypes[i], 1, 9, 64, 150, 1, 2, 1);
+        test_large(dtypes[i], 5, 14, 1, 8, 3, 1, 1);
+    }
+    test_large(TN_F32, 2, 7, 130, 260, 3, 1, 1);
+    test_empty();
+    test_misuse();
+    test_memory();
+    tni_pool_shutdown();
+    return tap_done();
+}
