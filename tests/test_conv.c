@@ -293,6 +293,90 @@ static void test_empty(void) {
     }
 }
 
+/* ---- pooling ---- */
+
+static bool pool_agrees(tn_array *a, tn_array *y, bool largest, int nd, const int64_t *k,
+                        const int64_t *stride, const int64_t *pad, double tol) {
+    if (tn_array_status(y)) {
+        diag("%s", tn_array_error(y));
+        return false;
+    }
+    double *v = values(a), *got = values(y);
+    int64_t in[3] = {1, 1, 1}, out[3] = {1, 1, 1}, c = tn_dim(a, -1), at = 0, bad = 0;
+    for (int d = 0; d < nd; d++)
+        in[3 - nd + d] = tn_dim(a, d + 1), out[3 - nd + d] = tn_dim(y, d + 1);
+    for (int64_t i = 0; i < tn_size(y); i++, at++) {
+        int64_t rest = i / c, o[3], n;
+        for (int d = 2; d >= 0; d--) o[d] = rest % out[d] * stride[d] - pad[d], rest /= out[d];
+        n = rest;
+        double most = -(double)INFINITY, sum = 0;
+        for (int64_t t = 0; t < k[0] * k[1] * k[2]; t++) {
+            int64_t p[3] = {o[0] + t / (k[1] * k[2]), o[1] + t / k[2] % k[1], o[2] + t % k[2]};
+            bool inside = true;
+            for (int d = 0; d < 3; d++) inside = inside && p[d] >= 0 && p[d] < in[d];
+            if (!inside) continue;
+            double x = v[(((n * in[0] + p[0]) * in[1] + p[1]) * in[2] + p[2]) * c + i % c];
+            most = fmax(most, x), sum += x;
+        }
+        double want = largest ? most : sum / (double)(k[0] * k[1] * k[2]);
+        if (!(fabs(got[i] - want) <= tol * (1 + fabs(want))) && bad++ < 3)
+            diag("element %lld is %g, not %g", (long long)i, got[i], want);
+    }
+    free(v), free(got);
+    return !bad;
+}
+
+static void random_pool(int nd, tn_dtype d) {
+    int64_t shape[5] = {1 + (int64_t)(rnd() % 2)}, k[3] = {1, 1, 1}, stride[3] = {1, 1, 1},
+            pad[3] = {0};
+    bool apart = rnd() % 3 == 0;
+    shape[nd + 1] = 1 + (int64_t)(rnd() % 6);
+    for (int i = 0; i < nd; i++) {
+        int a = 3 - nd + i;
+        shape[i + 1] = 4 + (int64_t)(rnd() % 8), k[a] = 1 + (int64_t)(rnd() % 4);
+        stride[a] = apart ? k[a] : 1 + (int64_t)(rnd() % 3),
+        pad[a] = (int64_t)(rnd() % (uint64_t)k[a]);
+    }
+    TN_SCOPE {
+        tn_array *a = noise((tn_ints){shape, nd + 2}, d), *m, *s;
+        if (rnd() % 3 == 0) a = tn_transpose(tn_contiguous(tn_transpose(a, TN_ALL)), TN_ALL);
+        tn_spatial wide = apart && rnd() % 2 ? (tn_spatial){{0}, 0} : spatial(stride, nd);
+        m = tn_max_pool(a, spatial(k, nd), wide, spatial(pad, nd));
+        s = tn_avg_pool(a, spatial(k, nd), wide, spatial(pad, nd));
+        bool good = pool_agrees(a, m, true, nd, k, stride, pad, 0) &&
+                    pool_agrees(a, s, false, nd, k, stride, pad, tolerance(d));
+        for (int i = 0; i < nd; i++) {
+            int b = 3 - nd + i;
+            int64_t want = (shape[i + 1] + 2 * pad[b] - k[b]) / stride[b] + 1;
+            good = good && tn_dim(m, i + 1) == want && tn_dim(s, i + 1) == want;
+        }
+        ok(good && tn_dtype_of(m) == d && tn_dtype_of(s) == d, "pooling of %d axes, %s%s", nd,
+           tn_dtype_name(d), apart ? ", side by side" : "");
+    }
+}
+
+static void test_pool(void) {
+    static const tn_dtype dtypes[] = {TN_F32, TN_F64, TN_F16, TN_BF16};
+    for (int i = 0; i < 60; i++) random_pool(1 + i % 3, dtypes[i / 3 % 4]);
+    TN_SCOPE {
+        tn_array *a = tn_zeros(TN_SHAPE(1, 4, 4, 2), TN_F32);
+        tn_spatial two = TN_SPATIAL(2), none = {{0}, 0};
+        refused(tn_max_pool(tn_zeros(TN_SHAPE(4, 4), TN_F32), two, none, none), TN_ESHAPE, "axes",
+                "pooling without places");
+        refused(tn_max_pool(tn_astype(a, TN_I32), two, none, none), TN_ESHAPE, "floats",
+                "pooling of integers");
+        refused(tn_avg_pool(a, none, none, none), TN_ESHAPE, "one number", "no kernel");
+        refused(tn_avg_pool(a, TN_SPATIAL(1, 2, 3), none, none), TN_ESHAPE, "one number or 2",
+                "a number too many");
+        refused(tn_avg_pool(a, TN_SPATIAL(0), none, none), TN_EVALUE, "kernel 0", "a kernel of 0");
+        refused(tn_max_pool(a, two, none, two), TN_EVALUE, "padding 2", "padding as wide as it");
+        refused(tn_max_pool(a, TN_SPATIAL(5), none, none), TN_ESHAPE, "wider", "a wide kernel");
+        refused(tn_max_pool(NULL, two, none, none), TN_EVALUE, "max_pool", "no array");
+        tn_array *y = tn_max_pool(tn_zeros(TN_SHAPE(0, 4, 4, 2), TN_F32), two, none, none);
+        ok(!tn_eval(TN_LIST(y)) && tn_size(y) == 0 && tn_dim(y, 2) == 2, "pooling of nothing");
+    }
+}
+
 static int use_all(void) {
     int status = 0;
     TN_SCOPE {
@@ -303,7 +387,9 @@ static int use_all(void) {
             tn_eval(TN_LIST(tn_conv2d(x, w, TN_OPT(tn_conv_opt, .padding = TN_SPATIAL(1))),
                             tn_conv2d(tn_astype(x, TN_BF16), tn_astype(w, TN_BF16), NULL),
                             tn_conv2d(tn_astype(x, TN_BF16), h, TN_OPT(tn_conv_opt, .groups = 6)),
-                            tn_conv2d(tn_astype(x, TN_F64), w, NULL)));
+                            tn_conv2d(tn_astype(x, TN_F64), w, NULL),
+                            tn_max_pool(x, TN_SPATIAL(3), TN_SPATIAL(2), TN_SPATIAL(1)),
+                            tn_avg_pool(x, TN_SPATIAL(2), TN_SPATIAL(2), TN_SPATIAL(0))));
     }
     return status;
 }
@@ -337,6 +423,7 @@ int main(void) {
         test_large(dtypes[i], 5, 14, 1, 8, 3, 1, 1);
     }
     test_large(TN_F32, 2, 7, 130, 260, 3, 1, 1);
+    test_pool();
     test_empty();
     test_misuse();
     test_memory();

@@ -433,6 +433,11 @@ TN_API tn_array *tn_conv_general(tn_array *input, tn_array *weight, const tn_con
 TN_API tn_array *tn_conv_transpose1d(tn_array *input, tn_array *weight, const tn_conv_opt *opt);
 TN_API tn_array *tn_conv_transpose2d(tn_array *input, tn_array *weight, const tn_conv_opt *opt);
 TN_API tn_array *tn_conv_transpose3d(tn_array *input, tn_array *weight, const tn_conv_opt *opt);
+/* The largest element, or the mean, of windows of `kernel` places, `stride` apart (by default as
+ * wide as they are), over 1 to 3 axes. Padding at both ends, less than the kernel, is -inf for the
+ * largest and 0, which counts, for the mean. */
+TN_API tn_array *tn_max_pool(tn_array *a, tn_spatial kernel, tn_spatial stride, tn_spatial padding);
+TN_API tn_array *tn_avg_pool(tn_array *a, tn_spatial kernel, tn_spatial stride, tn_spatial padding);
 
 /* ---- Quantisation ----------------------------------------------------------------------------
  * MLX's affine layout: w = scale * q + bias, in groups of 32, 64 or 128 along the last axis. Rows
