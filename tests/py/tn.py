@@ -62,6 +62,16 @@ class SdpaOpt(c.Structure):
                 ("sinks", c.c_void_p)]
 
 
+class Spatial(c.Structure):
+    _fields_ = [("v", c.c_int64 * 3), ("n", c.c_int)]
+
+
+class ConvOpt(c.Structure):
+    _fields_ = [("size", c.c_size_t)] + [(name, Spatial) for name in (
+        "stride", "padding", "padding_high", "dilation", "input_dilation", "output_padding")] + [
+        ("groups", c.c_int), ("flip", c.c_bool)]
+
+
 class Array:
     """A handle; it dies with the scope it was made in."""
 
@@ -167,6 +177,11 @@ def make_list(v):
     return List((c.c_void_p * max(len(v), 1))(*v), len(v))
 
 
+def make_spatial(v):
+    v = [] if v is None else [v] if isinstance(v, int) else list(v)
+    return Spatial((c.c_int64 * 3)(*v), len(v))
+
+
 # ---- Functions, from the headers ----------------------------------------------------------------------
 
 SIMPLE = {"int": c.c_int, "int64_t": c.c_int64, "uint64_t": c.c_uint64, "size_t": c.c_size_t,
@@ -183,6 +198,8 @@ def _ctype(text):
         return "ints", Ints
     if text == "tn_list":
         return "list", List
+    if text == "tn_spatial":
+        return "spatial", Spatial
     if text == "tn_dtype":
         return "dtype", c.c_int
     if text in SIMPLE:
@@ -215,7 +232,7 @@ def _declare():
 
 
 _declare()
-CONVERT = {"array": operand, "ints": make_ints, "list": make_list,
+CONVERT = {"array": operand, "ints": make_ints, "list": make_list, "spatial": make_spatial,
            "dtype": lambda d: DTYPES.index(d) if isinstance(d, str) else d, "plain": lambda x: x}
 
 
@@ -303,3 +320,10 @@ def rope(x, dims, offset, traditional=False, base=0.0, scale=0.0, freqs=None):
 def sdpa(q, k, v, scale, causal=False, mask=None, sinks=None):
     opt = SdpaOpt(c.sizeof(SdpaOpt), causal, operand(mask), operand(sinks))
     return call("fast_scaled_dot_product_attention", q, k, v, scale, c.addressof(opt))
+
+
+def conv(name, x, w, groups=0, flip=False, **settings):
+    """tn_conv<name>(x, w, ...): settings are numbers or a sequence of them."""
+    opt = ConvOpt(c.sizeof(ConvOpt), groups=groups, flip=flip,
+                  **{k: make_spatial(v) for k, v in settings.items()})
+    return call("conv" + name, x, w, c.addressof(opt))
