@@ -157,12 +157,14 @@ static int filter_truncate(tm_r *r, tm_val v, const tm_val *a, tm_val *out) {
     if (a[3].kind != TM_MISSING && a[3].kind != TM_NONE)
         TM_TRY(tni_tm_int_of(r, a[3], "truncate", &leeway));
     if (end.kind == TM_MISSING) TM_TRY(tni_tm_literal(r, "...", 3, &end));
-    if (v.kind != TM_STR || end.kind != TM_STR)
-        return v.kind == TM_UNDEF ? tni_tm_undef_fail(r, v)
-                                  : tni_tm_fail(r, "truncate needs a text");
-    int64_t cut = length - tni_tm_chars(end.s);
-    if (cut < 0 || leeway < 0) return tni_tm_fail(r, "truncate: the length or leeway is too small");
-    if (tni_tm_chars(v.s) - leeway <= length) return *out = v, 0;
+    int64_t n, n_end;
+    TM_TRY(tni_tm_length(r, v, &n));
+    TM_TRY(tni_tm_length(r, end, &n_end));
+    if (n < 0 || n_end < 0 || length < n_end || leeway < 0)
+        return tni_tm_fail(r, "truncate: nothing to cut, or the length or leeway is too small");
+    if (n - leeway <= length) return *out = v, 0;
+    if (v.kind != TM_STR || end.kind != TM_STR) return tni_tm_fail(r, "truncate needs a text");
+    int64_t cut = length - n_end;
     TM_TRY(filter_cut(r, v, cut, !tni_tm_true(r, a[1]), &v));
     return tni_tm_join2(r, v.s, end.s, out);
 }

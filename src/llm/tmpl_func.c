@@ -214,14 +214,20 @@ TEST_COMPARE(gt, TM_GT)
 TEST_COMPARE(ge, TM_GE)
 TEST_COMPARE(in, TM_IN)
 
+static int test_hashable(tm_r *r, tm_val v) {
+    return tni_tm_hashable(v) ? 0 : tni_tm_fail(r, "unhashable type: '%s'", tni_tm_type(v));
+}
+
 static int test_filter(tm_r *r, tm_val v, const tm_val *a, bool *out) {
-    (void)r, (void)a;
+    (void)a;
+    TM_TRY(test_hashable(r, v));
     *out = v.kind == TM_STR && tni_tm_filter_index((tni_bytes){v.s->s, v.s->n}) >= 0;
     return 0;
 }
 
 static int test_test(tm_r *r, tm_val v, const tm_val *a, bool *out) {
-    (void)r, (void)a;
+    (void)a;
+    TM_TRY(test_hashable(r, v));
     *out = v.kind == TM_STR && tni_tm_test_index((tni_bytes){v.s->s, v.s->n}) >= 0;
     return 0;
 }

@@ -38,7 +38,9 @@ static int iter_char(tm_r *r, tm_iter *it, tm_val *out, bool *more) {
     *more = at < s->n;
     if (!*more) return 0;
     it->at += tni_tm_char_at(s, at);
-    return tni_tm_sub(r, s, at, it->at, out);
+    TM_TRY(tni_tm_sub(r, s, at, it->at, out));
+    ((tm_string *)out->s)->safe = false; /* iter(Markup) gives plain characters */
+    return 0;
 }
 
 static int iter_dict(tm_r *r, tm_iter *it, const tm_dict *d, char what, tm_val *out, bool *more) {
@@ -77,6 +79,8 @@ static int iter_pipe(tm_r *r, tm_iter *it, tm_val *out, bool *more) {
     tm_val item;
     if (++r->depth > TM_MAX_DEPTH)
         return tni_tm_fail(r, "more than %d levels of evaluation", TM_MAX_DEPTH);
+    /* As late as a generator does it: what is never run through need not be iterable. */
+    if (!it->source) TM_TRY(tni_tm_iter(r, it->of, &it->source));
     while (!pass) {
         TM_TRY(tni_tm_next(r, it->source, &item, more));
         if (!*more) break;
@@ -137,10 +141,9 @@ int tni_tm_list_iter(tm_r *r, const tm_list *l, bool reverse, tm_val *out) {
 
 int tni_tm_pipe(tm_r *r, tm_val source, const tm_pipe *pipe, tm_val *out) {
     tm_iter *it;
-    TM_TRY(iter_new(r, tm_none(), &it));
+    TM_TRY(iter_new(r, source, &it));
     it->kind = TM_ITER;
     it->pipe = *pipe;
-    TM_TRY(tni_tm_iter(r, source, &it->source));
     *out = (tm_val){.kind = TM_ITER, .it = it};
     return 0;
 }

@@ -85,6 +85,7 @@ static size_t lex_close(const lex *x, size_t at, const char *mark) {
 }
 
 static int lex_comment(lex *x) {
+    if (x->at == x->n) return 0; /* jinja2 lets this one pass */
     for (size_t p = x->at; p + 1 < x->n; p++) {
         size_t end = lex_close(x, p, "#}");
         if (!end) continue;
@@ -106,6 +107,7 @@ static size_t lex_raw_open(const lex *x, size_t at) {
 
 static int lex_raw(lex *x, size_t from) {
     lex_move(x, from);
+    if (from == x->n) return 0;
     for (size_t p = from; p + 1 < x->n; p++) {
         if (!lex_has(x, p, "{%")) continue;
         char sign = lex_sign(x, p + 2);

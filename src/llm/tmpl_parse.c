@@ -364,12 +364,20 @@ static int parse_loop_control(tm_parser *p, tm_node **out) {
     return 0;
 }
 
+/* Here commas stand between values, not in a tuple. */
 static int parse_print(tm_parser *p, tm_node **out) {
-    tm_node *part;
-    (*out)->kind = TM_N_OUTPUT;
+    tm_kids k = {0};
+    int status = 0;
     p->tok++;
-    TM_TRY(tni_tm_parse_tuple(p, 0, &part));
-    return parse_own(p, *out, &(*out)->a, part);
+    while (!status && p->tok->kind != TM_T_BLOCK_END) {
+        tm_node *one, *value;
+        if (k.n) status = tni_tm_expect(p, TM_T_COMMA, "','");
+        if (!status) status = tni_tm_parse_expr(p, 0, &value);
+        if (!status) status = tni_tm_node(p, TM_N_OUTPUT, value->line, &one);
+        if (!status) status = parse_own(p, one, &one->a, value);
+        if (!status) status = tni_tm_kid(p, &k, *out, one);
+    }
+    return tni_tm_kids_done(p, &k, *out, status);
 }
 
 static const struct {

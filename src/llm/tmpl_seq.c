@@ -70,23 +70,25 @@ static int seq_join(tm_r *r, tm_val v, const tm_val *a, tm_val *out) {
 
 /* linecount, fill_with */
 static int seq_batch(tm_r *r, tm_val v, const tm_val *a, tm_val *out) {
-    tm_list *items, *all, *row = NULL;
+    tm_list *items, *all, *row;
     int64_t n;
     TM_TRY(tni_tm_int_of(r, a[0], "batch", &n));
     TM_TRY(tni_tm_to_list(r, v, &items));
     TM_TRY(tni_tm_list(r, 0, &all));
+    TM_TRY(tni_tm_list(r, 0, &row));
     for (size_t i = 0; i < items->n; i++) {
-        if (!row || (int64_t)row->n == n) {
-            TM_TRY(tni_tm_list(r, 0, &row));
+        if ((int64_t)row->n == n) {
             TM_TRY(tni_tm_push(r, all, tm_listv(row)));
+            TM_TRY(tni_tm_list(r, 0, &row));
         }
         TM_TRY(tni_tm_push(r, row, items->v[i]));
     }
-    bool fill = row && a[1].kind != TM_MISSING && a[1].kind != TM_NONE;
+    bool fill = row->n && a[1].kind != TM_MISSING && a[1].kind != TM_NONE;
     while (fill && (int64_t)row->n < n) {
         TM_TRY(tni_tm_step(r, 1));
         TM_TRY(tni_tm_push(r, row, a[1]));
     }
+    if (row->n) TM_TRY(tni_tm_push(r, all, tm_listv(row)));
     return tni_tm_list_iter(r, all, false, out);
 }
 

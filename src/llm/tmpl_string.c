@@ -64,10 +64,7 @@ int tni_tm_replace(tm_r *r, const tm_string *s, const tm_string *from, const tm_
                    int64_t count, tm_val *out) {
     tm_buf *b;
     size_t at = 0, next;
-    if (s->safe) {
-        TM_TRY(string_escaped(r, &from));
-        TM_TRY(string_escaped(r, &to));
-    }
+    if (s->safe) TM_TRY(string_escaped(r, &to));
     TM_TRY(tni_tm_step(r, s->n >> 6));
     TM_TRY(tni_tm_buf(r, &b));
     if (!from->n) {
@@ -154,10 +151,7 @@ int tni_tm_split_space(tm_r *r, const tm_string *s, int64_t max, tm_list **out) 
         while (at < s->n && !string_space_at(s, at)) at += tni_tm_char_at(s, at);
         TM_TRY(string_push_part(r, *out, s, from, at));
     }
-    tm_val rest;
-    TM_TRY(tni_tm_sub(r, s, at, s->n, &rest));
-    TM_TRY(tni_tm_strip(r, rest.s, tm_none(), 2, &rest));
-    return tni_tm_push(r, *out, rest);
+    return string_push_part(r, *out, s, at, s->n);
 }
 
 int tni_tm_split(tm_r *r, const tm_string *s, const tm_string *sep, int64_t max, tm_list **out) {
@@ -217,10 +211,7 @@ int tni_tm_rsplit_space(tm_r *r, const tm_string *s, int64_t max, tm_list **out)
         TM_TRY(tni_tm_push(r, *out, part));
         TM_TRY(tni_tm_sub(r, rest.s, 0, word, &rest));
     }
-    if (rest.s->n) {
-        TM_TRY(tni_tm_strip(r, rest.s, tm_none(), 3, &rest));
-        if (rest.s->n) TM_TRY(tni_tm_push(r, *out, rest));
-    }
+    if (rest.s->n) TM_TRY(tni_tm_push(r, *out, rest));
     string_reverse(*out);
     return 0;
 }
