@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/thread.h"
 #include "core/array.h"
+#include "ops/conv.h"
 #include "tap.h"
 #include "tenon/tenon.h"
 #include <math.h>
@@ -293,6 +294,79 @@ static void test_empty(void) {
     }
 }
 
+/* ---- the gradient for the weight ---- */
+
+static int weight_some; /* cases whose taps meet any input */
+
+/* <conv_weight(x, d), w> = <d, conv(x, w)> for every w: checked with w that are 1 at one place. */
+static void weight_case(int nd, tn_dtype d, int64_t n, int64_t side, int64_t cg, int64_t og,
+                        int64_t groups, bool plain) {
+    tni_p_conv p = {.nd = nd, .groups = (int32_t)groups, .flip = !plain && rnd() % 2};
+    int64_t xs[5] = {n}, ws[5] = {groups * og};
+    for (int i = 0; i < nd; i++) {
+        xs[i + 1] = side + i, ws[i + 1] = 2 + (int64_t)(rnd() % 2);
+        p.stride[i] = plain ? 1 : 1 + (int32_t)(rnd() % 2),
+        p.low[i] = p.high[i] = (int32_t)(rnd() % 2);
+        p.dilation[i] = plain ? 1 : 1 + (int32_t)(rnd() % 2);
+        p.input_dilation[i] = plain ? 1 : 1 + (int32_t)(rnd() % 2);
+    }
+    for (int i = nd; i < 3; i++) p.stride[i] = p.dilation[i] = p.input_dilation[i] = 1;
+    xs[nd + 1] = groups * cg, ws[nd + 1] = cg;
+    TN_SCOPE {
+        tn_array *x = noise((tn_ints){xs, nd + 2}, d), *w = tn_zeros((tn_ints){ws, nd + 2}, d);
+        tn_array *y = tni_conv_node("conv", x, w, &p), *c = noise(tn_shape(y), d);
+        tn_array *g = tni_conv_weight_node(x, c, &p, w);
+        double *got = values(g), *vc = values(c), scale = 0;
+        int64_t bad = 0, size = tn_size(g), step = size > 400 ? size / 97 : 1;
+        for (int64_t i = 0; i < size; i += step) {
+            float *one = calloc((size_t)size, sizeof *one);
+            one[i] = 1;
+            tn_array *e = tn_astype(tn_array_new(one, TN_F32, (tn_ints){ws, nd + 2}), TN_F64);
+            double *part = values(tni_conv_node("conv", tn_astype(x, TN_F64), e, &p)), want = 0;
+            for (int64_t k = 0; k < tn_size(y); k++)
+                want += part[k] * vc[k], scale += fabs(part[k]);
+            double limit = tolerance(d) * (2 + fabs(want)) * (plain ? 8 : 4);
+            if (!(fabs(got[i] - want) <= limit) && bad++ < 3)
+                diag("element %lld is %.9g, not %.9g", (long long)i, got[i], want);
+            free(one), free(part);
+        }
+        weight_some += scale > 0;
+        ok(!bad && tn_dtype_of(g) == d,
+           "the gradient for the weight, %d axes, %s, %lld groups, [%lld, %lld] to %lld%s", nd,
+           tn_dtype_name(d), (long long)groups, (long long)n, (long long)side, (long long)og,
+           p.flip ? ", flipped" : "");
+        size_t bytes = tn_nbytes(g);
+        char *first = malloc(bytes);
+        memcpy(first, tn_data(g), bytes);
+        int same = 0;
+        for (int t = 1; t <= 4; t += 3) {
+            if (tn_set_threads(t)) break;
+            const void *again = tn_data(tni_conv_weight_node(x, c, &p, w));
+            same += again && !memcmp(again, first, bytes);
+        }
+        ok(same == 2 && !tn_set_threads(0), "the same bits at any number of threads");
+        free(got), free(vc), free(first);
+    }
+}
+
+static void test_weight(void) {
+    static const tn_dtype dtypes[] = {TN_F32, TN_F64, TN_F16, TN_BF16};
+    for (int i = 0; i < 24; i++)
+        weight_case(1 + i % 3, dtypes[i / 3 % 4], 2, 5, 1 + i % 4, 1 + i % 5, 1 + i % 3, false);
+    weight_case(2, TN_F32, 70, 14, 1, 8, 1, true); /* several parts */
+    weight_case(2, TN_F64, 70, 14, 1, 8, 1, true);
+    weight_case(2, TN_F32, 3, 12, 40, 20, 1, true); /* several blocks of columns */
+    ok(weight_some > 20, "%d of 27 cases have a gradient", weight_some);
+    TN_SCOPE {
+        tni_p_conv p = {.nd = 1, .groups = 1, .stride = {1, 1, 1}, .dilation = {1, 1, 1}};
+        p.input_dilation[0] = 1;
+        tn_array *w = tn_ones(TN_SHAPE(2, 3, 4), TN_F32), *x = tn_zeros(TN_SHAPE(0, 9, 4), TN_F32),
+                 *d = tn_zeros(TN_SHAPE(0, 7, 2), TN_F32);
+        ok(tn_item_f32(tn_sum(tni_conv_weight_node(x, d, &p, w), TN_ALL, false)) == 0,
+           "no images: zeros");
+    }
+}
+
 /* ---- pooling ---- */
 
 static bool pool_agrees(tn_array *a, tn_array *y, bool largest, int nd, const int64_t *k,
@@ -423,6 +497,7 @@ int main(void) {
         test_large(dtypes[i], 5, 14, 1, 8, 3, 1, 1);
     }
     test_large(TN_F32, 2, 7, 130, 260, 3, 1, 1);
+    test_weight();
     test_pool();
     test_empty();
     test_misuse();

@@ -164,10 +164,6 @@ static void conv_grid(conv_job *j, int threads) {
 
 /* ---- depthwise: one channel a kernel, as many kernels as channels ---- */
 
-typedef struct conv_reads {
-    float *x, *w, *sum; /* [channels] each; w: [taps, channels], widened */
-} conv_reads;
-
 static void conv_widen(tn_dtype d, const void *src, int64_t n, float *dst) {
     const uint16_t *h = src;
     if (d == TN_F16)
@@ -183,23 +179,72 @@ static bool conv_depthwise(const conv_job *j) {
            j->v.xc == 1;
 }
 
-/* Calls for the place at row m: the input's element offset under each tap, -1 where it is none. */
-static void conv_taps(const tni_conv *v, int64_t m, int64_t *at) {
-    int64_t i[3], image = m, n = 0;
-    for (int d = 2; d >= 0; d--) {
-        i[d] = image % v->axis[d].out * v->axis[d].stride - v->axis[d].low;
-        image /= v->axis[d].out;
+/* The weight as f32 [taps, channels]. */
+static int conv_depth_lay(conv_job *j) {
+    int64_t c = j->v.groups;
+    size_t bytes = (size_t)(j->v.depth * c) * sizeof(float);
+    j->weight = tni_alloc(bytes);
+    if (!j->weight) return tni_fail_memory(bytes, "a convolution's weight");
+    for (int64_t t = 0; t < j->v.depth; t++) {
+        const char *src = (const char *)j->w->data + conv_weight_at(j, t) * j->v.item;
+        for (int64_t k = 0; k < c; k++)
+            conv_widen(j->dtype, src + k * j->w->strides[0] * j->v.item, 1,
+                       (float *)(void *)j->weight + t * c + k);
     }
-    for (int64_t t = 0; t < v->depth; t++) {
-        int64_t rest = t, o = image * v->xn;
-        for (int d = 2; d >= 0 && o >= 0; d--) {
-            const tni_conv_axis *a = &v->axis[d];
-            int64_t p = i[d] + rest % a->taps * a->dilation;
-            bool in = p >= 0 && p % a->input_dilation == 0 && p / a->input_dilation < a->in;
-            o = in ? o + p / a->input_dilation * a->xs : -1;
-            rest /= a->taps;
+    return 0;
+}
+
+/* Element offset along axis d of tap t of a kernel that starts at place i; -1 outside. */
+static int64_t conv_tap(const tni_conv_axis *a, int64_t i, int64_t t) {
+    int64_t p = i + t * a->dilation;
+    if (p < 0) return -1;
+    if (a->input_dilation > 1) {
+        if (p % a->input_dilation) return -1;
+        p /= a->input_dilation;
+    }
+    return p < a->in ? p * a->xs : -1;
+}
+
+/* The input's element offset under each tap for row m; -1 where it is none. */
+static void conv_taps(const tni_conv *v, int64_t m, int64_t *at) {
+    const tni_conv_axis *a = v->axis;
+    int64_t i[3];
+    for (int d = 2; d >= 0; d--) {
+        i[d] = m % a[d].out * a[d].stride - a[d].low;
+        m /= a[d].out;
+    }
+    for (int64_t p = 0; p < a[0].taps; p++)
+        for (int64_t q = 0; q < a[1].taps; q++) {
+            int64_t x = conv_tap(&a[0], i[0], p), y = conv_tap(&a[1], i[1], q);
+            for (int64_t r = 0; r < a[2].taps; r++) {
+                int64_t z = conv_tap(&a[2], i[2], r);
+                *at++ = x < 0 || y < 0 || z < 0 ? -1 : m * v->xn + x + y + z;
+            }
         }
-        at[n++] = o;
+}
+
+/* Eight floats at any float's address. */
+typedef float conv_v8 __attribute__((vector_size(32), aligned(4), may_alias));
+
+/* sum[k] = the taps' w[t, k] x[t][k] added in order; x[t] is NULL outside of the input. */
+static void conv_depth_place(const float *const *x, const float *w, int64_t taps, int64_t c,
+                             float *sum) {
+    int64_t k = 0;
+    for (; k + 16 <= c; k += 16) {
+        conv_v8 a = {0}, b = {0};
+        for (int64_t t = 0; t < taps; t++) {
+            if (!x[t]) continue;
+            a += *(const conv_v8 *)(w + t * c + k) * *(const conv_v8 *)(x[t] + k);
+            b += *(const conv_v8 *)(w + t * c + k + 8) * *(const conv_v8 *)(x[t] + k + 8);
+        }
+        *(conv_v8 *)(sum + k) = a;
+        *(conv_v8 *)(sum + k + 8) = b;
+    }
+    for (; k < c; k++) {
+        float a = 0;
+        for (int64_t t = 0; t < taps; t++)
+            if (x[t]) a += w[t * c + k] * x[t][k];
+        sum[k] = a;
     }
 }
 
@@ -207,31 +252,27 @@ static void conv_depth_range(void *ctx, int64_t begin, int64_t end, int worker) 
     conv_job *j = ctx;
     const tni_conv *v = &j->v;
     int64_t c = v->groups, taps = v->depth;
-    float *work = tni_alloc_array((size_t)(c * (taps + 2)), sizeof *work);
+    bool wide = j->dtype != TN_F32;
+    float *work = tni_alloc_array((size_t)(c * (wide ? taps + 1 : 1)), sizeof *work);
     int64_t *at = tni_alloc_array((size_t)taps, sizeof *at);
+    const float **x = tni_alloc_array((size_t)taps, sizeof *x);
     (void)worker;
-    if (!work || !at) j->status = TN_EMEMORY;
-    conv_reads r = {work, work + c, work + c * (taps + 1)};
-    for (int64_t t = 0; t < taps && !j->status; t++) /* laid out as [channels, taps] */
-        for (int64_t k = 0; k < c; k++)
-            conv_widen(j->dtype, j->weight + (k * taps + t) * v->item, 1, &r.w[t * c + k]);
+    if (!work || !at || !x) j->status = TN_EMEMORY;
     for (int64_t m = begin; m < end && !j->status; m++) {
         conv_taps(v, m, at);
-        memset(r.sum, 0, (size_t)c * sizeof *r.sum);
         for (int64_t t = 0; t < taps; t++) {
-            if (at[t] < 0) continue;
-            const void *here = v->x + at[t] * v->item;
-            const float *w = r.w + t * c, *x = j->dtype == TN_F32 ? here : r.x;
-            if (j->dtype != TN_F32) conv_widen(j->dtype, here, c, r.x);
-            for (int64_t k = 0; k < c; k++) r.sum[k] += w[k] * x[k];
+            const void *here = at[t] < 0 ? NULL : v->x + at[t] * v->item;
+            x[t] = here;
+            if (!here || !wide) continue;
+            conv_widen(j->dtype, here, c, work + (t + 1) * c);
+            x[t] = work + (t + 1) * c;
         }
         char *out = j->out + m * c * v->item;
-        if (conv_narrow(j))
-            tni_gemm_current()->narrow(out, j->kind, r.sum, c);
-        else
-            memcpy(out, r.sum, (size_t)c * sizeof *r.sum);
+        float *sum = wide ? work : (float *)(void *)out;
+        conv_depth_place(x, (const float *)(void *)j->weight, taps, c, sum);
+        if (wide) tni_gemm_current()->narrow(out, j->kind, sum, c);
     }
-    tni_free(work), tni_free(at);
+    tni_free(work), tni_free(at), tni_free(x);
 }
 
 int tni_cpu_conv(const tni_call *c) {
@@ -242,7 +283,7 @@ int tni_cpu_conv(const tni_call *c) {
         memset(j.out, 0, (size_t)(tni_view_size(c->out) * j.v.item));
         return 0;
     }
-    int status = conv_lay(&j);
+    int status = conv_depthwise(&j) ? conv_depth_lay(&j) : conv_lay(&j);
     if (status) return status;
     double work = (double)j.v.rows * (double)(j.v.groups * j.v.og) * (double)j.v.depth;
     int threads = work <= CONV_INLINE ? 1 : tni_threads();

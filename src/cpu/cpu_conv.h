@@ -6,6 +6,7 @@
 #include "ops/prims.h"
 
 int tni_cpu_conv(const tni_call *c);
+int tni_cpu_conv_weight(const tni_call *c);
 
 /* ---- patches (cpu_conv_patch.c) ---- */
 

@@ -2,6 +2,7 @@
  * settings. Layout as in MLX: input [N, ..., C], weight [O, ..., C / groups], channels last. */
 #include "base/err.h"
 #include "ops/build.h"
+#include "ops/conv.h"
 #include <string.h>
 
 enum { CONV_MOST = 1 << 30 }; /* sizes and settings stay far from what 64 bits hold */
@@ -66,7 +67,7 @@ static int64_t conv_out(int64_t in, int64_t k, const tni_p_conv *p, int d) {
     return room < 0 ? -1 : room / p->stride[d] + 1;
 }
 
-static tn_array *conv_node(const char *op, tn_array *x, tn_array *w, const tni_p_conv *p) {
+tn_array *tni_conv_node(const char *op, tn_array *x, tn_array *w, const tni_p_conv *p) {
     int64_t shape[5], size;
     int nd = p->nd;
     shape[0] = x->shape[0], shape[nd + 1] = w->shape[0];
@@ -89,6 +90,13 @@ static tn_array *conv_node(const char *op, tn_array *x, tn_array *w, const tni_p
     return tni_op1(TNI_PRIM(conv), 2, in, p, d, nd + 2, shape);
 }
 
+tn_array *tni_conv_weight_node(tn_array *x, tn_array *d, const tni_p_conv *p, const tn_array *w) {
+    tn_array *in[2] = {tni_cast(x, (tn_dtype)w->dtype), tni_cast(d, (tn_dtype)w->dtype)};
+    if (tni_is_error(in[0])) return in[0];
+    if (tni_is_error(in[1])) return in[1];
+    return tni_op1(TNI_PRIM(conv_weight), 2, in, p, (tn_dtype)w->dtype, w->ndim, w->shape);
+}
+
 static tn_array *conv(const char *op, int nd, tn_array *x, tn_array *w, const tn_conv_opt *opt) {
     TNI_INPUTS(op, x, w);
     tni_p_conv p;
@@ -97,7 +105,7 @@ static tn_array *conv(const char *op, int nd, tn_array *x, tn_array *w, const tn
         return tni_error_last();
     if (opt && opt->output_padding.n)
         return tni_error_array(TN_EVALUE, "%s: output_padding is for transposed convolutions", op);
-    return conv_node(op, x, w, &p);
+    return tni_conv_node(op, x, w, &p);
 }
 
 tn_array *tn_conv1d(tn_array *x, tn_array *weight, const tn_conv_opt *opt) {
@@ -140,7 +148,7 @@ static tn_array *conv_transpose(const char *op, int nd, tn_array *x, tn_array *w
         p.input_dilation[d] = p.stride[d], p.stride[d] = 1;
     }
     p.flip = 1;
-    return conv_node(op, x, w, &p);
+    return tni_conv_node(op, x, w, &p);
 }
 
 tn_array *tn_conv_transpose1d(tn_array *x, tn_array *weight, const tn_conv_opt *opt) {

@@ -118,7 +118,8 @@ typedef struct tni_p_gather_axis {
  * over taps t and channels c of x[n, (p * stride - low + t * dilation) / input_dilation, c] *
  * w[o, t, c]; zero where that place is outside or no whole number; taps counted from the end with
  * flip. All of one float dtype, any strides; f16 and bf16 accumulate in f32.
- */
+ * conv_weight(x, d [N, ..., O]) -> [O, ..., C / groups]: the sum over n and p of d[n, p, o] * x at
+ * that place: a convolution's gradient for its weight. Row-contiguous, of one dtype. */
 typedef struct tni_p_conv {
     int32_t nd, groups, flip;
     int32_t stride[3], low[3], high[3], dilation[3], input_dilation[3];
