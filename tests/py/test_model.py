@@ -122,7 +122,7 @@ def test_folder_agrees_with_reference(kind, folders, golden):
             logp, best = m.score(ids)
             tally.add(best, logp, want.argmax(-1), want[np.arange(len(ids) - 1), ids[1:]])
     print("\n%s: %s" % (kind, tally))
-    assert tally.total >= 1000 and tally.rate >= 0.995 and tally.worst < 0.02
+    assert tally.total >= 1000 and tally.rate >= 0.995 and tally.worst < 0.05
 
 
 def random_folders():
