@@ -524,6 +524,38 @@ TN_API tn_array *tn_random_gumbel(tn_ints shape, tn_dtype dtype, tn_array *key);
 /* Samples of softmax(logits) along `axis`, which the result lacks; u32. */
 TN_API tn_array *tn_random_categorical(tn_array *logits, int axis, tn_array *key);
 
+/* ---- Derivatives --------------------------------------------------------------------------------
+ * Transforms are calls: they run your function once, on stand-ins for its arguments, and give back
+ * lazy arrays. A function that calls one may itself be given to one, to any depth. Inside, a value
+ * is not known: evaluating what depends on an argument is TN_ESTATE. Functions run in a scope of
+ * their own; what they return moves to the caller's. `ud` is handed on and not looked at.
+ * Gradients of complex arguments: as MLX and JAX (the conjugate, for a holomorphic function). */
+
+/* One result; an error array says that it failed. */
+typedef tn_array *(*tn_fn)(tn_list in, void *ud);
+/* n_out results into out[]; 0 or a negative status. */
+typedef int (*tn_fns)(tn_list in, tn_array **out, int n_out, void *ud);
+
+/* fn, which returns one float without axes, and its gradients by the first n_wrt of `in` (floats or
+ * complex), shaped as they are: zeros by those it does not depend on. On failure `value` (may be
+ * NULL) and all of grads are error arrays. */
+TN_API void tn_value_and_grad(tn_fn fn, void *ud, tn_list in, int n_wrt, tn_array **value,
+                              tn_array **grads);
+/* The gradient by argument number `argument` alone. */
+TN_API tn_array *tn_grad(tn_fn fn, void *ud, tn_list in, int argument);
+/* The general form: gradients of out[0] by the arguments which[0..n_wrt) (NULL: the first n_wrt);
+ * the other results are carried along. A negative status, and error arrays, on failure. */
+TN_API int tn_value_and_grad_of(tn_fns fn, void *ud, tn_list in, const int *which, int n_wrt,
+                                int n_out, tn_array **out, tn_array **grads);
+/* Reverse: for a cotangent of each result, shaped as it is, that of each argument (grads[in.n]). */
+TN_API int tn_vjp(tn_fns fn, void *ud, tn_list in, tn_list cotangents, tn_array **out,
+                  tn_array **grads);
+/* Forward: for a tangent of each argument, that of each result. */
+TN_API int tn_jvp(tn_fns fn, void *ud, tn_list in, tn_list tangents, int n_out, tn_array **out,
+                  tn_array **out_tangents);
+/* `a`, seen by derivatives as a constant. */
+TN_API tn_array *tn_stop_gradient(tn_array *a);
+
 #ifdef __cplusplus
 }
 #endif

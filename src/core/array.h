@@ -33,7 +33,7 @@ typedef enum tni_state {
     TNI_ERROR      /* has a status and a message */
 } tni_state;
 
-enum { TNI_A_WEAK = 1, TNI_A_STATIC = 2 };
+enum { TNI_A_WEAK = 1, TNI_A_STATIC = 2, TNI_A_TRACER = 4 /* of an open trace: not to evaluate */ };
 enum { TNI_ALIVE = 0x414c4956, TNI_DEAD = 0x44454144 };
 
 struct tn_array {

@@ -27,6 +27,11 @@ typedef struct tni_prim {
     size_t params_size;
     /* The same values from simpler ops, as arrays of the current scope; NULL: none. */
     int (*lower)(const tni_node *n, tn_array **out);
+    /* Derivatives (ops/rules.h): cotangents of the outputs (NULL: zero) to those of the wanted
+     * inputs, tangents of the inputs to those of the outputs. The arrays of what is filled in
+     * belong to the current scope; what is left alone stays NULL: zero. */
+    int (*vjp)(const tni_node *n, tn_array *const *cot, const bool *want, tn_array **grad);
+    int (*jvp)(const tni_node *n, tn_array *const *tan, tn_array **out);
 } tni_prim;
 
 #endif

@@ -16,6 +16,7 @@
 #define tni_cpu_transpose    NULL
 #define tni_cpu_slice        NULL
 #define tni_cpu_broadcast_to NULL
+#define tni_cpu_custom       NULL
 #define tni_cpu_view         NULL
 #define tni_cpu_astype       NULL
 #define tni_cpu_contiguous   NULL

@@ -97,6 +97,9 @@ int tni_run_view(tni_node *n) {
     case TNI_OP_broadcast_to:
         tni_broadcast_strides(x->ndim, x->shape, x->strides, a->ndim, a->shape, a->strides);
         return move_share(a, x, 0);
+    case TNI_OP_custom:
+        memcpy(a->strides, x->strides, sizeof(int64_t) * a->ndim);
+        return move_share(a, x, 0);
     case TNI_OP_view:
         return move_view(a, x);
     default:

@@ -15,8 +15,12 @@
 
 static _Atomic uint64_t plan_epoch;
 
+uint64_t tni_plan_epoch(void) {
+    return 1 + atomic_fetch_add_explicit(&plan_epoch, 1, memory_order_relaxed);
+}
+
 void tni_plan_init(tni_plan *p) {
-    p->epoch = 1 + atomic_fetch_add_explicit(&plan_epoch, 1, memory_order_relaxed);
+    p->epoch = tni_plan_epoch();
     p->order = p->small_order, p->groups = p->small_groups;
     p->cap = p->cap_groups = sizeof p->small_order / sizeof *p->small_order;
     p->n = p->n_groups = p->n_held = 0;
@@ -71,6 +75,14 @@ static int plan_push(plan_stack *s, tni_node *n) {
                : 0;
 }
 
+/* A tracer stands for an argument of a function that is being transformed. */
+static int plan_check_trace(const tni_node *n) {
+    if (!n->out[0] || !(n->out[0]->flags & TNI_A_TRACER)) return 0;
+    return tni_fail(TN_ESTATE,
+                    "eval: the array depends on an argument of a function that is being "
+                    "differentiated; a value is not known inside, return the array instead");
+}
+
 static bool plan_is_leaf(const tni_node *n) {
     for (int i = 0; i < n->n_in; i++)
         if (tni_state_of(n->in[i]) == TNI_LAZY) return false;
@@ -79,6 +91,7 @@ static bool plan_is_leaf(const tni_node *n) {
 
 static int plan_walk(tni_plan *p, plan_stack *s, tni_node *root) {
     if (root->mark == p->epoch) return 0;
+    if (plan_check_trace(root)) return TN_ESTATE;
     plan_mark(p, root);
     if (plan_is_leaf(root)) return plan_add(p, root);
     int status = plan_push(s, root);
@@ -91,6 +104,7 @@ static int plan_walk(tni_plan *p, plan_stack *s, tni_node *root) {
         }
         tn_array *a = top->node->in[top->next++];
         if (tni_state_of(a) != TNI_LAZY) continue;
+        if (plan_check_trace(a->node)) return TN_ESTATE;
         if (a->node->mark != p->epoch) {
             plan_mark(p, a->node);
             status = plan_is_leaf(a->node) ? plan_add(p, a->node) : plan_push(s, a->node);

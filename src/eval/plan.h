@@ -32,6 +32,7 @@ typedef struct tni_plan {
 enum { TNI_TARGET = 1 << 30 }; /* bit of tn_array.uses: asked for by the caller */
 enum { TNI_GROUP_NONE = -1, TNI_GROUP_MIXED = -2 };
 
+uint64_t tni_plan_epoch(void); /* a mark that no walk has used */
 void tni_plan_init(tni_plan *p);
 void tni_plan_free(tni_plan *p);
 /* Orders and groups everything unevaluated below the list. `async`: every handle that outlives

@@ -35,6 +35,7 @@ int tni_lower_quantized_matmul(const tni_node *n, tn_array **out);
 #define tni_lower_gather_axis  NULL
 #define tni_lower_scatter      NULL
 #define tni_lower_scatter_axis NULL
+#define tni_lower_custom       NULL
 #define tni_lower_conv         NULL
 #define tni_lower_conv_weight  NULL
 

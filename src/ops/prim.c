@@ -1,19 +1,22 @@
 /* The descriptors, from the tables. */
 #include "ops/lower.h"
 #include "ops/op.h"
+#include "ops/rules.h"
 
 #define SIZEOF(params) (sizeof(params) == 1 ? 0 : sizeof(params))
 #define EW_CODE(id)    ((id) == TNI_OP_astype ? TNI_CODE_CAST : TNI_CODE_COPY)
 
 const tni_prim tni_prims[TNI_OP_COUNT] = {
 #define PRIM(name, kind, params, flags, doc)                                                       \
-    [TNI_OP_##name] = {#name, TNI_OP_##name,  TNI_K_##kind,    EW_CODE(TNI_OP_##name),             \
-                       flags, SIZEOF(params), tni_lower_##name},
+    [TNI_OP_##name] = {#name,         TNI_OP_##name,  TNI_K_##kind,     EW_CODE(TNI_OP_##name),    \
+                       flags,         SIZEOF(params), tni_lower_##name, tni_vjp_##name,            \
+                       tni_jvp_##name},
 #include "ops/prims.def"
 #undef PRIM
 #define EW1(name, ...)                                                                             \
-    [TNI_OP_EW + TNI_EW_##                                                                         \
-        name] = {#name, TNI_OP_EW + TNI_EW_##name, TNI_K_EW, TNI_EW_##name, 0, 0, NULL},
+    [TNI_OP_EW + TNI_EW_##name] = {                                                                \
+        #name,     TNI_OP_EW + TNI_EW_##name, TNI_K_EW, TNI_EW_##name, 0, 0, NULL, tni_vjp_ew,     \
+        tni_jvp_ew},
 #define EW2 EW1
 #define EW3 EW1
 #include "ops/elementwise.def"
@@ -22,8 +25,9 @@ const tni_prim tni_prims[TNI_OP_COUNT] = {
 #undef EW3
 #define RED(name, ...)                                                                             \
     [TNI_OP_RED + TNI_RED_##                                                                       \
-        name] = {#name, TNI_OP_RED + TNI_RED_##name, TNI_K_REDUCE, TNI_RED_##name,                 \
-                 0,     sizeof(tni_p_reduce),        NULL},
+        name] = {#name,      TNI_OP_RED + TNI_RED_##name, TNI_K_REDUCE, TNI_RED_##name,            \
+                 0,          sizeof(tni_p_reduce),        NULL,         tni_vjp_red,               \
+                 tni_jvp_red},
 #include "ops/reduce.def"
 #undef RED
 };

@@ -125,4 +125,14 @@ typedef struct tni_p_conv {
     int32_t stride[3], low[3], high[3], dilation[3], input_dilation[3];
 } tni_p_conv;
 
+/* custom(y 0, ..., y n-1, x 0, ..., x m-1) -> y 0, ..., y n-1, whose derivatives by the x are those
+ * of `vjp`, and by the y nothing. vjp NULL: constants. Pointers, since a rule is code: not for
+ * files. */
+typedef struct tni_p_custom {
+    void (*vjp)(void); /* tn_custom_rule or, for a checkpoint, tn_fns */
+    void *ud;
+    int32_t n, kind; /* results; TNI_CUSTOM_... */
+} tni_p_custom;
+enum { TNI_CUSTOM_STOP, TNI_CUSTOM_VJP, TNI_CUSTOM_CHECKPOINT, TNI_CUSTOM_AFTER };
+
 #endif

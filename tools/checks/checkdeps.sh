@@ -10,6 +10,7 @@ src/base  base/ tenon/status.h
 src/core  core/ base/ tenon/
 src/ops   ops/ core/ base/ tenon/
 src/eval  eval/ core/ ops/ base/ tenon/
+src/trans trans/ ops/ core/ eval/ base/ tenon/
 src/io    io/ base/ core/ tenon/
 src/cpu   cpu/ core/ base/ eval/program.h ops/prims.h ops/ew.h ops/ids.h ops/elementwise.def ops/reduce.def ops/prims.def tenon/
 src/llm   llm/ io/ base/ tenon/
