@@ -215,7 +215,8 @@ EXTRAS = [
      "response_format": {"type": "json_object", "schema": {"type": "object"}},
      "json_schema": {"type": "object", "properties": {"a": {"type": "string"}}},
      "citation_mode": "fast", "grounding": "enabled", "tool_choice": "none", "xml_tools": ["a"],
-     "skip_thinking": True, "today_date": "2024-01-01", "datetime": "2024-01-01 00:00"},
+     "skip_thinking": True, "today_date": "2024-01-01", "datetime": "2024-01-01 00:00",
+     "functions": "[]"},
 ]
 
 
