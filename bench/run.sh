@@ -1,0 +1,24 @@
+#!/bin/sh
+# Every measurement, one file each in build/bench-results. Takes a quarter of an hour and a machine
+# with nothing else to do. The comparison with llama.cpp is left out when its peer cannot be built.
+#     bench/run.sh [name ...]         names: fused node gemm quant llm (default: all)
+set -eu
+cd "$(dirname "$0")/.."
+out=build/bench-results
+mkdir -p $out
+for name in ${*:-fused node gemm quant llm}; do
+    echo "== $name -> $out/$name.txt"
+    case $name in
+    llm)
+        model=$(tools/fetch_smollm2.sh)
+        peer=$(bench/peer_llama.sh) || { echo "no peer: left out"; continue; }
+        python3 bench/bench_llm.py --model "$model" --peer "$peer/llama-bench" \
+            --out $out/llm.jsonl | tee $out/llm.txt
+        ;;
+    fused | node | gemm | quant)
+        ninja -C build "bench/bench_$name" >/dev/null
+        "build/bench/bench_$name" | tee "$out/$name.txt"
+        ;;
+    *) echo "bench/run.sh: no measurement $name" >&2; exit 2 ;;
+    esac
+done
