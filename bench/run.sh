@@ -6,7 +6,8 @@ set -eu
 cd "$(dirname "$0")/.."
 out=build/bench-results
 mkdir -p $out
-for name in ${*:-fused node gemm quant llm}; do
+[ $# -gt 0 ] || set -- fused node gemm quant llm
+for name in "$@"; do
     echo "== $name -> $out/$name.txt"
     case $name in
     llm)
