@@ -64,6 +64,10 @@ TNI_RULE_VJP(gather_axis);
 TNI_RULE_JVP(gather_axis);
 TNI_RULE_VJP(scatter);
 TNI_RULE_VJP(scatter_axis);
+TNI_RULE_VJP(conv);
+TNI_RULE_JVP(conv);
+TNI_RULE_VJP(conv_weight);
+TNI_RULE_JVP(conv_weight);
 TNI_RULE_VJP(custom);
 TNI_RULE_JVP(custom);
 
@@ -76,11 +80,6 @@ TNI_RULE_JVP(custom);
 #define tni_jvp_random_bits tni_jvp_none
 #define tni_vjp_argsort     tni_vjp_none
 #define tni_jvp_argsort     tni_jvp_none
-
-#define tni_vjp_conv        NULL
-#define tni_jvp_conv        NULL
-#define tni_vjp_conv_weight NULL
-#define tni_jvp_conv_weight NULL
 
 /* NULL: through the lowering. */
 #define tni_vjp_rms_norm   NULL
