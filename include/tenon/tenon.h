@@ -556,6 +556,17 @@ TN_API int tn_jvp(tn_fns fn, void *ud, tn_list in, tn_list tangents, int n_out, 
 /* `a`, seen by derivatives as a constant. */
 TN_API tn_array *tn_stop_gradient(tn_array *a);
 
+/* Gradients from the arguments, results and cotangents of a call; grads[i] for argument i, shaped
+ * as it is, or left NULL: zero. */
+typedef int (*tn_vjp_rule)(tn_list in, tn_list out, tn_list cotangents, tn_array **grads, void *ud);
+/* fn (1 to 8 results), whose derivatives are what `rule` says; arrays that fn takes from elsewhere
+ * are constants. `ud` must stay valid for as long as the results can be differentiated. */
+TN_API int tn_custom_vjp(tn_fns fn, tn_vjp_rule rule, void *ud, tn_list in, int n_out,
+                         tn_array **out);
+/* fn (1 to 8 results), of which reverse differentiation keeps the arguments alone and runs it again
+ * for the rest: less memory for more work. It must give the same again; `ud` as above. */
+TN_API int tn_checkpoint(tn_fns fn, void *ud, tn_list in, int n_out, tn_array **out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -79,7 +79,24 @@ static int move_view(tn_array *a, tn_array *x) {
     return move_share(a, x, 0);
 }
 
+/* Every result is the input of its number. The node dies with the last one that somebody holds. */
+static int move_custom(tni_node *n) {
+    tn_array *out[TNI_MAX_OUT];
+    int n_out = n->n_out, status = 0;
+    for (int k = 0; k < n_out; k++) {
+        out[k] = n->out[k] && !tni_array_orphaned(n->out[k]) ? n->out[k] : NULL;
+        if (!status) status = tni_input_ready(n->in[k]);
+    }
+    for (int k = 0; k < n_out && !status; k++) {
+        if (!out[k]) continue;
+        memcpy(out[k]->strides, n->in[k]->strides, sizeof(int64_t) * out[k]->ndim);
+        status = move_share(out[k], n->in[k], 0);
+    }
+    return status;
+}
+
 int tni_run_view(tni_node *n) {
+    if (n->prim->id == TNI_OP_custom) return move_custom(n);
     tn_array *a = n->out[0], *x = n->in[0];
     int status = tni_input_ready(x);
     if (status) return status;
@@ -96,9 +113,6 @@ int tni_run_view(tni_node *n) {
         return move_slice(a, x, n->params);
     case TNI_OP_broadcast_to:
         tni_broadcast_strides(x->ndim, x->shape, x->strides, a->ndim, a->shape, a->strides);
-        return move_share(a, x, 0);
-    case TNI_OP_custom:
-        memcpy(a->strides, x->strides, sizeof(int64_t) * a->ndim);
         return move_share(a, x, 0);
     case TNI_OP_view:
         return move_view(a, x);

@@ -129,7 +129,7 @@ typedef struct tni_p_conv {
  * of `vjp`, and by the y nothing. vjp NULL: constants. Pointers, since a rule is code: not for
  * files. */
 typedef struct tni_p_custom {
-    void (*vjp)(void); /* tn_custom_rule or, for a checkpoint, tn_fns */
+    void (*vjp)(void); /* tn_vjp_rule or, for a checkpoint, tn_fns */
     void *ud;
     int32_t n, kind; /* results; TNI_CUSTOM_... */
 } tni_p_custom;

@@ -5,8 +5,9 @@
 
 #include "core/prim.h"
 
-/* What a rule may answer in place of 0 or a negative status: differentiate the lowering. */
-enum { TNI_BY_LOWER = 1 };
+/* What a rule may answer in place of 0 or a negative status: differentiate the lowering, or (a
+ * jvp) transpose the vjp. */
+enum { TNI_BY_LOWER = 1, TNI_BY_VJP = 2 };
 
 /* g summed over the axes that broadcasting `like` had repeated, in like's shape and dtype. */
 tn_array *tni_sum_like(tn_array *g, const tn_array *like);

@@ -77,8 +77,9 @@ static int transposed_jvp(const tni_node *n, tn_array *const *tan, tn_array **ou
 
 static int rule_jvp(const tni_node *n, tn_array *const *tan, tn_array **out) {
     int status = n->prim->jvp   ? n->prim->jvp(n, tan, out)
-                 : n->prim->vjp ? transposed_jvp(n, tan, out)
+                 : n->prim->vjp ? TNI_BY_VJP
                                 : TNI_BY_LOWER;
+    if (status == TNI_BY_VJP) return transposed_jvp(n, tan, out);
     return status == TNI_BY_LOWER ? lowered_jvp(n, tan, out) : status;
 }
 
