@@ -197,17 +197,18 @@ static tn_array *grad_scan_extreme(const tni_node *n, tn_array *g, tn_array *y) 
     return tn_scatter_add_axis(grad_zeros(x), place, g, p->axis);
 }
 
-/* sum over later i of g_i exp(x_j - y_i), the positive and the negative g apart, as logarithms. */
+/* The sum over later i of g_i exp(x_j - y_i), as a table of every i by every j: its entries are at
+ * most 1 whatever the range of x, and it is linear in g, but it takes n * n for an axis of n. */
 static tn_array *grad_scan_logaddexp(const tni_node *n, tn_array *g, tn_array *y) {
     const tni_p_scan *p = n->params;
-    tn_array *x = n->in[0], *zero = tn_scalar(0, (tn_dtype)g->dtype), *part[2];
-    for (int k = 0; k < 2; k++) {
-        tn_array *size = tn_maximum(k ? tn_neg(g) : g, zero);
-        tn_array *log = tn_where(tn_greater(size, zero), tn_sub(tn_log(size), y),
-                                 tn_scalar(-(double)INFINITY, (tn_dtype)g->dtype));
-        part[k] = tn_exp(tn_add(grad_scan(n, TNI_SCAN_LOGADDEXP, log, !p->reverse, true), x));
-    }
-    return tn_sub(part[0], part[1]);
+    int64_t m = n->in[0]->shape[p->axis];
+    tn_array *x = tn_moveaxis(n->in[0], p->axis, -1), *mask = tn_tri(m, m, 0, TN_BOOL);
+    y = tn_expand_dims(tn_moveaxis(y, p->axis, -1), TN_AXES(-1));
+    g = tn_expand_dims(tn_moveaxis(g, p->axis, -1), TN_AXES(-1));
+    tn_array *d = tn_sub(tn_expand_dims(x, TN_AXES(-2)), y),
+             *none = tn_scalar(-(double)INFINITY, tn_dtype_of(d));
+    tn_array *w = tn_exp(tn_where(p->reverse ? tn_transpose(mask, TN_ALL) : mask, d, none));
+    return tn_moveaxis(tn_sum(tn_mul(w, g), TN_AXES(-2), false), -1, p->axis);
 }
 
 TNI_RULE_VJP(scan) {
