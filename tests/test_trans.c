@@ -1,0 +1,381 @@
+/* How transforms behave: every element-wise row, precision, nesting, custom rules, checkpoints,
+ * long chains, misuse, memory that runs out. */
+#include "base/alloc.h"
+#include "ops/build.h"
+#include "tap.h"
+#include <math.h>
+
+/* ---- every row of elementwise.def, through the public transforms ---- */
+
+static const struct {
+    const char *name;
+    int arity;
+} rows[] = {
+#define EW1(name, ...) {#name, 1},
+#define EW2(name, ...) {#name, 2},
+#define EW3(name, ...) {#name, 3},
+#include "ops/elementwise.def"
+#undef EW1
+#undef EW2
+#undef EW3
+};
+
+enum { N = 12 };
+/* Inside (0, 1), the domain of every op but arccosh, clear of ties; tests/test_derivatives.c has
+ * the columns everywhere else. */
+static const double as[N] = {0.13, 0.36, 0.62, 0.91, 0.27, 0.44,
+                             0.53, 0.87, 0.21, 0.83, 0.73, 0.31};
+static const double bs[4] = {0.7, 1.4, 2.2, 0.35};
+
+static tn_array *row_in(int e, int k, tn_dtype d) {
+    if (rows[e].arity == 3 && k == 0)
+        return tn_array_new((uint8_t[]){1, 0, 0, 1}, TN_BOOL, TN_SHAPE(4));
+    bool wide = k == 0 || (rows[e].arity == 3 && k == 1);
+    return tn_astype(
+        wide ? tn_array_new(as, TN_F64, TN_SHAPE(3, 4)) : tn_array_new(bs, TN_F64, TN_SHAPE(4)), d);
+}
+static int row_fns(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out;
+    out[0] = tni_ew(*(int *)ud, in.n, in.v);
+    return 0;
+}
+static tn_array *row_weights(tn_array *like, double phase) {
+    double v[N];
+    for (int i = 0; i < N; i++) v[i] = cos(phase + 1.7 * i);
+    tn_array *w = tn_array_new(v, TN_F64, TN_SHAPE(3, 4));
+    return tn_astype(like->ndim == 1 ? tn_squeeze(tn_slice_axis(w, 0, 0, 1), TN_AXES(0)) : w,
+                     tn_dtype_of(like));
+}
+
+static double row_dot(tn_array *a, tn_array *w) {
+    tn_array *p = tn_mul(tn_astype(a, TN_F64), tn_astype(w, TN_F64));
+    return tn_item_f64(tn_sum(p, TN_ALL, false));
+}
+
+static void check_row(int e, tn_dtype d) {
+    double along = NAN, back = 0, slope = 0, h = 1e-4;
+    int status = 0;
+    TN_SCOPE {
+        tn_array *in[3], *v[3], *y, *t, *g[3], *u, *plus[3], *minus[3];
+        int n = rows[e].arity;
+        for (int k = 0; k < n; k++) {
+            in[k] = row_in(e, k, d);
+            bool flat = in[k]->dtype == TN_BOOL;
+            v[k] = flat ? tn_zeros_like(in[k]) : row_weights(in[k], k + 0.3);
+            tn_array *m = flat ? NULL : tn_mul(tn_astype(v[k], TN_F64), tn_scalar(h, TN_F64));
+            tn_array *x = flat ? in[k] : tn_astype(in[k], TN_F64);
+            plus[k] = flat ? x : tn_add(x, m), minus[k] = flat ? x : tn_sub(x, m);
+        }
+        status = tn_jvp(row_fns, &e, (tn_list){in, n}, (tn_list){v, n}, 1, &y, &t);
+        if (status || !tni_is_inexact(tn_dtype_of(y))) break;
+        u = row_weights(y, 2.1);
+        status = tn_vjp(row_fns, &e, (tn_list){in, n}, TN_LIST(u), &y, g);
+        along = row_dot(t, u);
+        for (int k = 0; k < n && !status; k++)
+            if (in[k]->dtype != TN_BOOL) back += row_dot(g[k], v[k]);
+        tn_array *dy = tn_sub(tni_ew(e, n, plus), tni_ew(e, n, minus));
+        slope = row_dot(tn_mul(dy, tn_scalar(0.5 / h, TN_F64)), u);
+    }
+    if (isnan(along)) {
+        ok(!status, "%s: no derivative, and no error", rows[e].name);
+        return;
+    }
+    double slack = (d == TN_F64 ? 1e-5 : 1e-3) * (1 + fabs(slope));
+    ok(!status && fabs(along - slope) <= slack && fabs(along - back) <= slack,
+       "%s, %s: along %.9g, back %.9g, difference %.9g", rows[e].name, tn_dtype_name(d), along,
+       back, slope);
+}
+
+static void test_rows(void) {
+    for (int e = 0; e < TNI_EW_COUNT; e++) {
+        tn_array *probe;
+        int status = 0;
+        TN_SCOPE {
+            tn_array *in[3];
+            for (int k = 0; k < rows[e].arity; k++) in[k] = row_in(e, k, TN_F64);
+            status = tn_array_status(probe = tni_ew(e, rows[e].arity, in));
+        }
+        if (status) continue; /* bits and shifts take no floats */
+        check_row(e, TN_F64);
+        check_row(e, TN_F32);
+    }
+}
+
+/* ---- nesting ---- */
+
+static tn_array *cube(tn_list in, void *ud) {
+    (void)ud;
+    return tn_mul(in.v[0], tn_mul(in.v[0], in.v[0]));
+}
+static tn_array *cube1(tn_list in, void *ud) { return tn_grad(cube, ud, in, 0); }
+static tn_array *cube2(tn_list in, void *ud) { return tn_grad(cube1, ud, in, 0); }
+static int cube_grad_fns(tn_list in, tn_array **out, int n, void *ud) {
+    (void)n;
+    out[0] = tn_grad(cube, ud, in, 0);
+    return 0;
+}
+/* x times the derivative of (y -> x y) at y = x: the inner and outer x must not be confused. */
+static tn_array *product(tn_list in, void *ud) { return tn_mul(in.v[0], ud); }
+static tn_array *confusion(tn_list in, void *ud) {
+    (void)ud;
+    return tn_mul(in.v[0], tn_grad(product, in.v[0], in, 0));
+}
+static int jvp_inside(tn_list in, tn_array **out, int n, void *ud) {
+    (void)n;
+    tn_array *y;
+    return tn_jvp(cube_grad_fns, ud, in, TN_LIST(tn_scalar(1, TN_F64)), 1, &y, out);
+}
+
+static void test_nesting(void) {
+    TN_SCOPE {
+        tn_array *x = tn_scalar(3, TN_F64), *y, *t, *g;
+        ok(tn_item_f64(cube1(TN_LIST(x), NULL)) == 27, "grad of a cube");
+        ok(tn_item_f64(cube2(TN_LIST(x), NULL)) == 18, "grad of grad");
+        ok(tn_item_f64(tn_grad(cube2, NULL, TN_LIST(x), 0)) == 6, "grad of grad of grad");
+        ok(!tn_jvp(cube_grad_fns, NULL, TN_LIST(x), TN_LIST(tn_scalar(2, TN_F64)), 1, &y, &t) &&
+               tn_item_f64(y) == 27 && tn_item_f64(t) == 36,
+           "jvp of grad");
+        ok(!tn_vjp(jvp_inside, NULL, TN_LIST(x), TN_LIST(tn_scalar(1, TN_F64)), &y, &g) &&
+               tn_item_f64(y) == 18 && tn_item_f64(g) == 6,
+           "vjp of jvp of grad");
+        ok(tn_item_f64(tn_grad(confusion, NULL, TN_LIST(x), 0)) == 6,
+           "an inner gradient at an outer argument");
+    }
+}
+
+/* ---- results ---- */
+
+static int several(tn_list in, tn_array **out, int n, void *ud) {
+    (void)n, (void)ud;
+    out[0] = tn_sum(tn_mul(in.v[0], in.v[2]), TN_ALL, false);
+    out[1] = in.v[0];
+    out[2] = tn_add(in.v[1], tn_i32(1));
+    return 0;
+}
+static tn_array *itself(tn_list in, void *ud) {
+    (void)ud;
+    return in.v[0];
+}
+static tn_array *stopped(tn_list in, void *ud) {
+    (void)ud;
+    return tn_mul(in.v[0], tn_stop_gradient(in.v[0]));
+}
+
+static void test_results(void) {
+    TN_SCOPE {
+        tn_array *a = tn_array_new((double[]){1, 2}, TN_F64, TN_SHAPE(2)), *i = tn_i32(4),
+                 *b = tn_array_new((double[]){3, 5}, TN_F64, TN_SHAPE(2)), *out[3], *g[2], *y;
+        int which[2] = {2, 0};
+        int status = tn_value_and_grad_of(several, NULL, TN_LIST(a, i, b), which, 2, 3, out, g);
+        ok(!status && tn_item_f64(out[0]) == 13 && tn_item_i64(out[2]) == 5 && out[1] == a,
+           "auxiliary results; an argument comes back as itself");
+        ok(!status && tn_data(g[0]) && ((const double *)tn_data(g[0]))[1] == 2 &&
+               ((const double *)tn_data(g[1]))[1] == 5,
+           "gradients by arguments 2 and 0");
+        tn_value_and_grad(itself, NULL, TN_LIST(tn_scalar(2, TN_F64)), 1, &y, g);
+        ok(tn_item_f64(y) == 2 && tn_item_f64(g[0]) == 1, "the identity");
+        ok(tn_item_f64(tn_grad(stopped, NULL, TN_LIST(tn_scalar(5, TN_F64)), 0)) == 5,
+           "stop_gradient");
+    }
+}
+
+/* ---- custom rules and checkpoints ---- */
+
+static int twice(tn_list in, tn_array **out, int n, void *ud) {
+    (void)ud;
+    out[0] = tn_mul(in.v[0], tn_f32(2));
+    if (n > 1) out[1] = tn_exp(in.v[0]);
+    return 0;
+}
+static int wrong_rule(tn_list in, tn_list out, tn_list cot, tn_array **grads, void *ud) {
+    (void)in, (void)out, (void)ud;
+    grads[0] = tn_sum(cot.v[0], TN_ALL, true);
+    return 0;
+}
+static int times_ten(tn_list in, tn_list out, tn_list cot, tn_array **grads, void *ud) {
+    (void)ud;
+    grads[0] = tn_mul(cot.v[0], tn_mul(in.v[0], tn_f32(10)));
+    if (cot.n > 1) grads[0] = tn_add(grads[0], tn_mul(cot.v[1], out.v[1]));
+    return 0;
+}
+typedef struct custom_ud {
+    tn_vjp_rule rule;
+    int n, runs;
+} custom_ud;
+static int counted(tn_list in, tn_array **out, int n, void *ud) {
+    ((custom_ud *)ud)->runs++;
+    return twice(in, out, n, NULL);
+}
+static tn_array *custom_loss(tn_list in, void *ud) {
+    custom_ud *c = ud;
+    tn_array *y[2];
+    int status = c->rule ? tn_custom_vjp(twice, c->rule, NULL, in, c->n, y)
+                         : tn_checkpoint(counted, c, in, c->n, y);
+    if (status) return y[0];
+    return tn_sum(c->n > 1 ? tn_add(y[0], y[1]) : y[0], TN_ALL, false);
+}
+static int custom_fns(tn_list in, tn_array **out, int n, void *ud) {
+    (void)n;
+    out[0] = custom_loss(in, ud);
+    return 0;
+}
+static tn_array *custom_loss_grad(tn_list in, void *ud) {
+    return tn_sum(tn_grad(custom_loss, ud, in, 0), TN_ALL, false);
+}
+
+static void test_custom(void) {
+    TN_SCOPE {
+        custom_ud c = {times_ten, 1, 0}, both = {times_ten, 2, 0}, bad = {wrong_rule, 1, 0},
+                  keep = {NULL, 2, 0};
+        tn_array *x = tn_array_new((double[]){3, 4}, TN_F64, TN_SHAPE(2)), *y, *t, *g;
+        g = tn_grad(custom_loss, &c, TN_LIST(x), 0);
+        ok(tn_data(g) && ((const double *)tn_data(g))[1] == 40, "custom_vjp: its own rule");
+        g = tn_grad(custom_loss, &both, TN_LIST(x), 0);
+        ok(tn_data(g) && fabs(((const double *)tn_data(g))[0] - 30 - exp(3)) < 1e-12,
+           "custom_vjp of two results");
+        g = tn_grad(custom_loss_grad, &c, TN_LIST(x), 0);
+        ok(tn_data(g) && ((const double *)tn_data(g))[1] == 10,
+           "custom_vjp: the rule's derivative");
+        ok(!tn_jvp(custom_fns, &c, TN_LIST(x), TN_LIST(x), 1, &y, &t) && tn_item_f64(y) == 14 &&
+               tn_item_f64(t) == 250,
+           "custom_vjp forwards: the rule transposed");
+        g = tn_grad(custom_loss, &bad, TN_LIST(x), 0);
+        ok(tn_array_status(g) == TN_ESHAPE && strstr(tn_array_error(g), "argument 0"),
+           "custom_vjp: a wrong gradient shape: %s", tn_array_error(g));
+        tn_value_and_grad(custom_loss, &keep, TN_LIST(x), 1, &y, &g);
+        ok(keep.runs == 2 && tn_data(g) &&
+               fabs(((const double *)tn_data(g))[0] - 2 - exp(3)) < 1e-12,
+           "checkpoint: runs twice, the same gradient");
+        g = tn_grad(custom_loss_grad, &keep, TN_LIST(x), 0);
+        ok(tn_data(g) && fabs(((const double *)tn_data(g))[1] - exp(4)) < 1e-12,
+           "checkpoint: second derivatives");
+        ok(!tn_jvp(custom_fns, &keep, TN_LIST(x), TN_LIST(x), 1, &y, &t) &&
+               fabs(tn_item_f64(t) - 14 - 3 * exp(3) - 4 * exp(4)) < 1e-9,
+           "checkpoint forwards");
+    }
+}
+
+/* ---- misuse ---- */
+
+static int peek_status;
+static tn_array *peeks(tn_list in, void *ud) {
+    tn_array *y = tn_sum(tn_square(in.v[0]), TN_ALL, false);
+    peek_status = tn_eval(TN_LIST(y));
+    return ud ? tn_mul(y, tn_f32(tn_item_f64(y))) : y;
+}
+static tn_array *gives_error(tn_list in, void *ud) {
+    (void)ud;
+    return tn_add(in.v[0], tn_zeros(TN_SHAPE(7), TN_F64));
+}
+static tn_array *gives_null(tn_list in, void *ud) {
+    (void)in, (void)ud;
+    return NULL;
+}
+static tn_array *gives_vector(tn_list in, void *ud) {
+    (void)ud;
+    return tn_square(in.v[0]);
+}
+static tn_array *gives_integer(tn_list in, void *ud) {
+    (void)ud;
+    return tn_argmax(in.v[0], TN_ALL, false);
+}
+static int fails(tn_list in, tn_array **out, int n, void *ud) {
+    (void)in, (void)out, (void)n, (void)ud;
+    return TN_EFORMAT;
+}
+
+static void misuse(tn_array *g, int status, const char *word, const char *what) {
+    ok(tn_array_status(g) == status && strstr(tn_array_error(g), word), "%s: %s", what,
+       tn_array_error(g));
+}
+
+static void test_misuse(void) {
+    TN_SCOPE {
+        tn_array *x = tn_array_new((double[]){3, 4}, TN_F64, TN_SHAPE(2)), *y, *g[2];
+        tn_array *whole = tn_array_new((int32_t[]){3, 4}, TN_I32, TN_SHAPE(2));
+        g[0] = tn_grad(peeks, NULL, TN_LIST(x), 0);
+        ok(peek_status == TN_ESTATE && tn_item_f64(tn_sum(g[0], TN_ALL, false)) == 14,
+           "evaluation inside is refused, and does no harm");
+        misuse(tn_grad(gives_error, NULL, TN_LIST(x), 0), TN_ESHAPE, "grad", "an error array");
+        misuse(tn_grad(gives_null, NULL, TN_LIST(x), 0), TN_EVALUE, "NULL", "a NULL result");
+        misuse(tn_grad(gives_vector, NULL, TN_LIST(x), 0), TN_ESHAPE, "[2] float64", "no scalar");
+        misuse(tn_grad(gives_integer, NULL, TN_LIST(x), 0), TN_ESHAPE, "uint32", "an integer loss");
+        misuse(tn_grad(cube, NULL, TN_LIST(whole), 0), TN_EDTYPE, "int32", "an integer argument");
+        misuse(tn_grad(NULL, NULL, TN_LIST(x), 0), TN_EVALUE, "NULL", "no function");
+        misuse(tn_grad(cube, NULL, TN_LIST(x), 1), TN_EVALUE, "argument 1", "no such argument");
+        misuse(tn_grad(cube, NULL, TN_LIST(NULL), 0), TN_EVALUE, "argument 0", "a NULL argument");
+        ok(tn_vjp(twice, NULL, TN_LIST(x), TN_LIST(tn_f32(1)), &y, g) == TN_ESHAPE &&
+               strstr(tn_error(), "cotangent 0"),
+           "a cotangent of another shape: %s", tn_error());
+        ok(tn_jvp(twice, NULL, TN_LIST(x), TN_LIST(), 1, &y, g) == TN_EVALUE,
+           "a missing tangent: %s", tn_error());
+        ok(tn_vjp(fails, NULL, TN_LIST(x), TN_LIST(x), &y, g) == TN_EFORMAT &&
+               tn_array_status(g[0]) == TN_EFORMAT,
+           "the function's status: %s", tn_error());
+        int twin[2] = {0, 0};
+        ok(tn_value_and_grad_of(twice, NULL, TN_LIST(x), twin, 2, 1, &y, g) == TN_EVALUE,
+           "an argument named twice: %s", tn_error());
+    }
+}
+
+/* ---- a long chain; memory that runs out ---- */
+
+static tn_array *chain(tn_list in, void *ud) {
+    tn_array *y = in.v[0];
+    for (int i = 0; i < *(int *)ud; i++) y = tn_add(tn_mul(y, tn_f32(0.5)), in.v[0]);
+    return y;
+}
+
+static void test_chain(void) {
+    int n = 500000;
+    TN_SCOPE {
+        tn_array *y, *g;
+        tn_value_and_grad(chain, &n, TN_LIST(tn_scalar(1, TN_F64)), 1, &y, &g);
+        ok(!tn_eval(TN_LIST(y, g)) && fabs(tn_item_f64(y) - 2) < 1e-9 &&
+               fabs(tn_item_f64(g) - 2) < 1e-9,
+           "a chain of a million ops");
+    }
+}
+
+static tn_array *layers(tn_list in, void *ud) {
+    tn_array *y[1];
+    tn_array *h = tn_softmax(tn_matmul(in.v[0], in.v[1]), TN_AXES(-1));
+    if (tn_checkpoint(twice, ud, TN_LIST(tn_fast_rms_norm(h, NULL, 1e-5)), 1, y)) return y[0];
+    return tn_mean(tn_mul(y[0], tn_concatenate(TN_LIST(h), 0)), TN_ALL, false);
+}
+
+static void test_memory(void) {
+    int64_t live = 0;
+    bool done = false, clean = true;
+    int tries = 0;
+    for (int n = 1; n < 2000 && !done; n++, tries++) {
+        TN_SCOPE {
+            tn_array *x = tn_ones(TN_SHAPE(3, 4), TN_F64), *w = tn_eye(4, 4, 0, TN_F64), *y, *g[2];
+            tni_fail_alloc_at(n);
+            tn_value_and_grad(layers, NULL, TN_LIST(x, w), 2, &y, g);
+            int status = tn_array_status(y);
+            tni_fail_alloc_at(0);
+            for (int k = 0; k < 2; k++) clean = clean && tn_array_status(g[k]) == status;
+            if (!status)
+                done = !tn_eval(TN_LIST(y, g[0], g[1]));
+            else
+                clean = clean && status == TN_EMEMORY;
+        }
+        tn_memory_clear_cache();
+        int64_t now = (int64_t)tni_alloc_live();
+        if (n == 1) live = now;
+        clean = clean && (n < 3 || now <= live + 64);
+    }
+    ok(done && clean, "every allocation fails in turn: %d of them", tries);
+}
+
+int main(void) {
+    test_rows();
+    test_nesting();
+    test_results();
+    test_custom();
+    test_misuse();
+    test_chain();
+    test_memory();
+    return tap_done();
+}
