@@ -354,9 +354,14 @@ static void test_weight(void) {
     for (int i = 0; i < 24; i++)
         weight_case(1 + i % 3, dtypes[i / 3 % 4], 2, 5, 1 + i % 4, 1 + i % 5, 1 + i % 3, false);
     weight_case(2, TN_F32, 70, 14, 1, 8, 1, true); /* several parts */
+    for (int i = 0; i < 4; i++) {                  /* depthwise */
+        weight_case(2, dtypes[i], 3, 9, 1, 1, 21, false);
+        weight_case(1 + i % 3, dtypes[i], 2, 6, 1, 1, 16, false);
+    }
+    weight_case(2, TN_F32, 8, 14, 1, 1, 9, true);
     weight_case(2, TN_F64, 70, 14, 1, 8, 1, true);
     weight_case(2, TN_F32, 3, 12, 40, 20, 1, true); /* several blocks of columns */
-    ok(weight_some > 20, "%d of 27 cases have a gradient", weight_some);
+    ok(weight_some > 20, "%d of 36 cases have a gradient", weight_some);
     TN_SCOPE {
         tni_p_conv p = {.nd = 1, .groups = 1, .stride = {1, 1, 1}, .dilation = {1, 1, 1}};
         p.input_dilation[0] = 1;

@@ -164,7 +164,7 @@ static void conv_grid(conv_job *j, int threads) {
 
 /* ---- depthwise: one channel a kernel, as many kernels as channels ---- */
 
-static void conv_widen(tn_dtype d, const void *src, int64_t n, float *dst) {
+void tni_conv_widen(tn_dtype d, const void *src, int64_t n, float *dst) {
     const uint16_t *h = src;
     if (d == TN_F16)
         for (int64_t i = 0; i < n; i++) dst[i] = tni_f16_to_f32(h[i]);
@@ -188,8 +188,8 @@ static int conv_depth_lay(conv_job *j) {
     for (int64_t t = 0; t < j->v.depth; t++) {
         const char *src = (const char *)j->w->data + conv_weight_at(j, t) * j->v.item;
         for (int64_t k = 0; k < c; k++)
-            conv_widen(j->dtype, src + k * j->w->strides[0] * j->v.item, 1,
-                       (float *)(void *)j->weight + t * c + k);
+            tni_conv_widen(j->dtype, src + k * j->w->strides[0] * j->v.item, 1,
+                           (float *)(void *)j->weight + t * c + k);
     }
     return 0;
 }
@@ -205,8 +205,7 @@ static int64_t conv_tap(const tni_conv_axis *a, int64_t i, int64_t t) {
     return p < a->in ? p * a->xs : -1;
 }
 
-/* The input's element offset under each tap for row m; -1 where it is none. */
-static void conv_taps(const tni_conv *v, int64_t m, int64_t *at) {
+void tni_conv_taps(const tni_conv *v, int64_t m, int64_t *at) {
     const tni_conv_axis *a = v->axis;
     int64_t i[3];
     for (int d = 2; d >= 0; d--) {
@@ -259,12 +258,12 @@ static void conv_depth_range(void *ctx, int64_t begin, int64_t end, int worker) 
     (void)worker;
     if (!work || !at || !x) j->status = TN_EMEMORY;
     for (int64_t m = begin; m < end && !j->status; m++) {
-        conv_taps(v, m, at);
+        tni_conv_taps(v, m, at);
         for (int64_t t = 0; t < taps; t++) {
             const void *here = at[t] < 0 ? NULL : v->x + at[t] * v->item;
             x[t] = here;
             if (!here || !wide) continue;
-            conv_widen(j->dtype, here, c, work + (t + 1) * c);
+            tni_conv_widen(j->dtype, here, c, work + (t + 1) * c);
             x[t] = work + (t + 1) * c;
         }
         char *out = j->out + m * c * v->item;

@@ -36,4 +36,10 @@ void tni_conv_init(tni_conv *v, const tni_p_conv *p, const tni_view *x, const tn
 void tni_conv_patches(const tni_conv *v, int64_t group, int64_t m, int64_t rows, int64_t k,
                       int64_t n, char *dst);
 
+/* ---- depthwise (cpu_conv.c) ---- */
+
+/* at[tap]: the input's element offset under each tap for row m; -1 where it is none. */
+void tni_conv_taps(const tni_conv *v, int64_t m, int64_t *at);
+void tni_conv_widen(tn_dtype d, const void *src, int64_t n, float *dst); /* f32, f16, bf16 to f32 */
+
 #endif

@@ -113,6 +113,73 @@ static void weight_join_range(void *ctx, int64_t begin, int64_t end, int worker)
         }
 }
 
+/* ---- depthwise: sums [taps, channels] of products of rows of channels ---- */
+
+enum { WEIGHT_DEPTH_PART = 512 };
+
+static void weight_add_row(float *sum, const float *a, const float *b, int64_t n) {
+    typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
+    int64_t k = 0;
+    for (; k + 8 <= n; k += 8) *(v8 *)(sum + k) += *(const v8 *)(a + k) * *(const v8 *)(b + k);
+    for (; k < n; k++) sum[k] += a[k] * b[k];
+}
+
+static void weight_depth_range(void *ctx, int64_t begin, int64_t end, int worker) {
+    weight_job *j = ctx;
+    const tni_conv *v = &j->v;
+    int64_t c = v->groups, taps = v->depth;
+    bool narrow = j->kind != TNI_GEMM_F32;
+    int64_t *at = tni_alloc_array((size_t)taps, sizeof *at);
+    float *wide = tni_alloc_array((size_t)(2 * c), sizeof *wide);
+    (void)worker;
+    if (!at || !wide) j->status = TN_EMEMORY;
+    for (int64_t p = begin; p < end && !j->status; p++) {
+        float *sum = (float *)(void *)j->sum + p * j->size;
+        memset(sum, 0, (size_t)j->size * sizeof *sum);
+        for (int64_t m = p * j->rows; m < v->rows && m < (p + 1) * j->rows; m++) {
+            const void *row = j->d + m * c * v->item;
+            if (narrow) tni_conv_widen(j->dtype, row, c, wide), row = wide;
+            tni_conv_taps(v, m, at);
+            for (int64_t t = 0; t < taps; t++) {
+                if (at[t] < 0) continue;
+                const void *x = v->x + at[t] * v->item;
+                if (narrow) tni_conv_widen(j->dtype, x, c, wide + c), x = wide + c;
+                weight_add_row(sum + t * c, row, x, c);
+            }
+        }
+    }
+    tni_free(at), tni_free(wide);
+}
+
+/* The parts joined in their order, as the result [channels, taps]. */
+static void weight_depth_join(const weight_job *j) {
+    const float *f = (const float *)(void *)j->sum;
+    int64_t c = j->v.groups, taps = j->v.depth;
+    for (int64_t k = 0; k < c; k++)
+        for (int64_t t = 0; t < taps; t++) {
+            float s = f[t * c + k];
+            int64_t to = k * taps + weight_column(j, t);
+            for (int64_t p = 1; p < j->parts; p++) s += f[p * j->size + t * c + k];
+            if (j->kind == TNI_GEMM_F32)
+                ((float *)j->out->data)[to] = s;
+            else
+                ((uint16_t *)j->out->data)[to] =
+                    j->kind == TNI_GEMM_F16 ? tni_f32_to_f16(s) : tni_f32_to_bf16(s);
+        }
+}
+
+static int weight_depthwise(weight_job *j) {
+    j->parts = weight_min(weight_up(j->v.rows, WEIGHT_DEPTH_PART), 32);
+    j->rows = weight_up(j->v.rows, j->parts), j->parts = weight_up(j->v.rows, j->rows);
+    size_t bytes = (size_t)(j->parts * j->size) * sizeof(float);
+    j->sum = tni_alloc(bytes);
+    if (!j->sum) return tni_fail_memory(bytes, "a convolution's gradient");
+    tni_parallel(j->parts, 1, weight_depth_range, j);
+    if (!j->status) weight_depth_join(j);
+    tni_free(j->sum);
+    return j->status ? tni_fail_memory(0, "a convolution's gradient") : 0;
+}
+
 static void weight_grid(weight_job *j) {
     const tni_conv *v = &j->v;
     int64_t blocks = v->groups * weight_up(v->depth, WEIGHT_COLS);
@@ -139,6 +206,8 @@ int tni_cpu_conv_weight(const tni_call *c) {
         memset(c->out->data, 0, (size_t)(j.size * j.v.item));
         return 0;
     }
+    if (j.v.cg == 1 && j.v.og == 1 && j.v.groups > 1 && j.kind != TNI_GEMM_F64)
+        return weight_depthwise(&j);
     weight_grid(&j);
     bool direct = j.kind == TNI_GEMM_F32 && j.parts == 1 && !j.v.flip;
     size_t bytes = (size_t)(j.parts * j.size) * (j.kind == TNI_GEMM_F64 ? 8 : 4);
