@@ -147,10 +147,13 @@ static tn_array *load_join(const tni_source *s, const load_stack *k) {
     return k->n == 1 ? part[0] : tn_concatenate((tn_list){part, k->n}, 0);
 }
 
-static int load_plain(loader *l, const load_stack *k, tni_linear *out) {
+/* `turn`: stored as [in, out], whose rows a product with one token reads in order, three times as
+ * fast as it gathers them from [out, in]. */
+static int load_plain(loader *l, const load_stack *k, bool turn, tni_linear *out) {
     int status = 0;
     TN_SCOPE {
         tn_array *w = load_join(l->s, k);
+        if (turn) w = tn_contiguous(tn_swapaxes(w, 0, 1));
         status = load_commit(out, w, NULL, NULL);
         l->m->bytes += (int64_t)tn_nbytes(w);
     }
@@ -222,9 +225,10 @@ static int load_linear(loader *l, int n, const load_part *parts, const int64_t *
         for (int i = 0; i < n; i++)
             if (k.w[i].rows != (flip ? cols : rows[i]) || k.w[i].cols != (flip ? rows[i] : cols))
                 return load_wrong_shape(l, &k.w[i], flip ? cols : rows[i], flip ? rows[i] : cols);
-        status = bits ? load_gguf_affine(l, &k, bits, out) : load_plain(l, &k, out);
+        bool turn = !table && !flip;
+        status = bits ? load_gguf_affine(l, &k, bits, out) : load_plain(l, &k, turn, out);
+        out->flipped = !bits && !table;
     }
-    out->flipped = flip;
     return status || table ? status : load_bias(l, parts, rows, n, layer, out);
 }
 
