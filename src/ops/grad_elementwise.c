@@ -78,8 +78,7 @@ static tn_array *grad_column(int e, int k, const grad_row *r) {
 #undef EW2
 #undef EW3
         (void)
-        dtype,
-        (void)a, (void)b, (void)c, (void)y;
+    dtype, (void)a, (void)b, (void)c, (void)y;
     switch (e * 3 + k) {
 #define EW1(name, dom, value, deriv, doc)                                                          \
     case TNI_EW_##name * 3:                                                                        \
@@ -139,7 +138,7 @@ tn_array *tni_sum_like(tn_array *g, const tn_array *like) {
     if (n) g = tn_sum(g, (tn_ints){axes, n}, true);
     if (lead > 0) g = tn_reshape(g, (tn_ints){like->shape, like->ndim});
     if (g->dtype == TN_C64 && like->dtype != TN_C64) g = tn_real(g);
-    g = tni_cast(g, (tn_dtype)like->dtype);
+    if (!tni_is_error(g)) g = tni_cast(g, (tn_dtype)like->dtype);
     return tni_is_error(g) ? g : tni_expand(g, like->ndim, like->shape);
 }
 

@@ -76,5 +76,7 @@ int tni_call_leave(tn_scope *s, int status, int n, tn_array **list) {
         list[i] = tni_scope_own(list[i]);
         if (!status && tni_is_error(list[i])) status = list[i]->status;
     }
+    if (status && !bad) /* no memory for a handle: none of them */
+        for (int i = 0; i < n; i++) list[i] = tni_oom();
     return status;
 }

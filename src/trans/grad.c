@@ -119,13 +119,16 @@ static int grad_value(const char *op, tn_fns fn, void *ud, tn_list in, int n, co
 
 /* Results and derivatives leave the transform's scope together. */
 static int grad_leave(tn_scope *s, int status, int n, tn_array **a, int m, tn_array **b) {
-    for (int k = 0; k < m && !status; k++) tni_array_retain(b[k]);
     int before = status;
+    for (int k = 0; k < m && !before; k++) tni_array_retain(b[k]);
     status = tni_call_leave(s, status, n, a);
     for (int k = 0; k < m; k++) {
-        b[k] = before ? (n ? a[0] : tni_error_last()) : tni_scope_own(b[k]);
+        b[k] = before ? (n > 0 ? a[0] : tni_error_last()) : tni_scope_own(b[k]);
         if (!status && tni_is_error(b[k])) status = b[k]->status;
     }
+    if (!status || before) return status;
+    for (int k = 0; k < n; k++) a[k] = tni_oom(); /* no memory for a handle: none of them */
+    for (int k = 0; k < m; k++) b[k] = tni_oom();
     return status;
 }
 
