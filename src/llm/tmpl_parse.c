@@ -344,14 +344,17 @@ static int parse_with(tm_parser *p, tm_node **out) {
     return parse_own(p, n, &n->c, part);
 }
 
-/* The body becomes a function in jinja2: what it sets stays inside. */
+/* The body becomes a macro in jinja2: what it sets stays inside, and it has a caller,
+ * kwargs and varargs of its own. */
 static int parse_generation(tm_parser *p, tm_node **out) {
     int loops = p->loops;
+    uint8_t uses = p->uses;
     tm_node *part;
     (*out)->kind = TM_N_SCOPE;
-    p->tok++, p->loops = 0;
+    p->tok++, p->loops = 0, p->uses = 0;
     TM_TRY(parse_block(p, "endgeneration", &part));
-    p->loops = loops;
+    (*out)->op = p->uses;
+    p->loops = loops, p->uses |= uses;
     return parse_own(p, *out, &(*out)->c, part);
 }
 

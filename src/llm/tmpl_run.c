@@ -467,8 +467,10 @@ static int run_with(tm_r *r, const tm_node *n) {
 }
 
 static int run_scope(tm_r *r, const tm_node *n) {
+    static const tm_call nothing = {0};
     tm_scope *saved = r->scope;
     TM_TRY(run_enter(r, saved));
+    TM_TRY(run_extras(r, n, &nothing, NULL));
     TM_TRY(tni_tm_exec(r, n->c));
     r->scope = saved;
     return 0;
