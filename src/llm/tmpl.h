@@ -3,6 +3,7 @@
  *   tmpl_parse.c  statements              tmpl_ops.c     operators, attributes, slices
  *   tmpl_expr.c   expressions             tmpl_text.c    str(), repr(), Unicode
  *   tmpl_json.c   JSON in and out         tmpl_iter.c    iterables
+ *   tmpl_names.c  which names are hidden  tmpl_string.c  strip, split, replace, join
  *   tmpl_eval.c   expressions' values     tmpl_filter.c, tmpl_seq.c, tmpl_test.c,
  *   tmpl_run.c    statements, macros      tmpl_method.c, tmpl_func.c, tmpl_format.c
  *
@@ -242,6 +243,8 @@ typedef struct tm_node {
     struct tm_node *a, *b, *c, **v;
     tm_args *args;
     tm_val value;
+    int32_t *hide; /* of a frame's body: names it does not see from outside */
+    int32_t n_hide;
 } tm_node;
 
 struct tni_template {
@@ -350,6 +353,7 @@ int tni_tm_parse_expr(tm_parser *p, int flags, tm_node **out);
 int tni_tm_parse_tuple(tm_parser *p, int flags, tm_node **out);
 int tni_tm_parse_target(tm_parser *p, int flags, tm_node **out);
 int tni_tm_parse_filters(tm_parser *p, tm_node *of, bool inline_first, tm_node **out);
+int tni_tm_hide_names(tni_template *t); /* the pass after the parser: tmpl_names.c */
 int tni_tm_parse_call(tm_parser *p, tm_node *of, tm_node **out);
 
 /* ---- rendering ---- */

@@ -495,7 +495,7 @@ static int parse_whole(tm_parser *p) {
     if (!p->t->names) return p->t->arena.status;
     memcpy(p->t->names, p->names, p->n_names * sizeof *p->names);
     p->t->n_names = (int32_t)p->n_names;
-    return 0;
+    return tni_tm_hide_names(p->t);
 }
 
 static int parse_template(tni_template *t, const char *text, size_t n) {

@@ -496,6 +496,10 @@ static int run_macro(tm_r *r, const tm_node *n) {
 }
 
 static int run_body(tm_r *r, const tm_node *n) {
+    for (int32_t i = 0; i < n->n_hide; i++) {
+        if (!r->scope) r->vars[n->hide[i]] = tm_missing();
+        if (r->scope) TM_TRY(run_set(r, n->hide[i], tm_missing()));
+    }
     for (int32_t i = 0; i < n->n && !r->flow; i++) TM_TRY(tni_tm_exec(r, n->v[i]));
     return 0;
 }

@@ -292,6 +292,95 @@ def test_statements(tmp_path):
     assert 40 < refused < 80
 
 
+class Nested:
+    """Random templates of nested statements over few names, so that scopes meet."""
+
+    NAMES = ["a", "b", "i", "s", "q"]
+    SPACE = ["", "", " ", "\n", "\n  ", "  \n", "\t", "\n\n", " \n \n ", "\r\n", "x", " y\n", "\u00a0"]
+    VALUES = NAMES + ["1", "'t'", "l|length", "ns.x", "a ~ b", "ns.x ~ a", "m(a)", "m(1)", "m is defined"] + [
+        f"({x} if {y} is defined else 2)" for x, y in (("loop.index", "loop"), ("loop.last", "loop"),
+                                                       ("loop.length", "loop"), ("caller(2)", "caller"))]
+
+    def __init__(self, seed):
+        self.rng = random.Random(seed)
+        self.pick = self.rng.choice
+
+    def tag(self, text):
+        return (self.pick(self.SPACE) + "{%" + self.pick(["", "", "-", "+"]) + f" {text} "
+                + self.pick(["", "", "-", "+"]) + "%}" + self.pick(self.SPACE))
+
+    def out(self):
+        more = self.pick(["", " is defined", "|default('D')"])
+        return self.tag("print (" + self.value() + ")" + more) if self.rng.random() < 0.2 else (
+            self.pick(self.SPACE) + self.pick(["{{", "{{-"]) + f" ({self.value()}){more} "
+            + self.pick(["}}", "-}}"]) + self.pick(self.SPACE))
+
+    def value(self):
+        return self.pick(self.VALUES)
+
+    def block(self, start, depth, end):
+        return self.tag(start) + self.body(depth + 1) + self.tag(end)
+
+    def body(self, depth):
+        return "".join(self.statement(depth) for _ in range(self.rng.randint(1, 3)))
+
+    def loop(self, depth):
+        test = f" if ({self.value()})" if self.rng.random() < 0.3 else ""
+        text = self.tag(f"for {self.pick(self.NAMES)} in {self.pick(['l', 'range(2)', 'ls', 'd'])}{test}")
+        text += self.body(depth + 1)
+        if self.rng.random() < 0.2:
+            text += self.tag(f"if ({self.value()})") + self.tag(self.pick(["break", "continue"])) + self.tag("endif")
+        if self.rng.random() < 0.2:
+            text += self.tag("else") + self.body(depth + 1)
+        return text + self.tag("endfor")
+
+    def branch(self, depth):
+        text = self.tag(f"if ({self.value()})") + self.body(depth + 1)
+        if self.rng.random() < 0.3:
+            text += self.tag(f"elif ({self.value()})") + self.body(depth + 1)
+        if self.rng.random() < 0.4:
+            text += self.tag("else") + self.body(depth + 1)
+        return text + self.tag("endif")
+
+    def statement(self, depth):
+        name, kind = self.pick(self.NAMES), self.rng.randint(0, 13 if depth < 4 else 3)
+        if kind == 0:
+            return self.tag(f"set {name} = {self.value()}")
+        if kind == 1:
+            return self.tag(f"set ns.x = {self.value()}")
+        if kind == 2:
+            return self.pick(["{# c #}", "{#- c +#}", "\n  {#+ c -#}\n", "{% raw %} {{ a }}\n{%- endraw %}"])
+        if kind in (4, 5):
+            return self.branch(depth)
+        if kind in (6, 7):
+            return self.loop(depth)
+        if kind == 8:
+            start = f"macro {self.pick(['m', 'm2'])}({self.pick(['a=2', 'a=b', 'b=1', 'a=1, b=i', 'q=a'])})"
+            return self.block(start, depth, "endmacro")
+        return (self.out() if kind in (3, 13) else
+                self.block(f"set {name}" + self.pick(["", " | upper"]), depth, "endset") if kind == 9 else
+                self.block("filter upper", depth, "endfilter") if kind == 10 else
+                self.block("with " + self.pick(["a=1", "a=b, b=a", "q=i"]), depth, "endwith") if kind == 11 else
+                self.block("call(a=1) m(" + self.pick(["", "1"]) + ")", depth, "endcall") if self.rng.random() < 0.5
+                else self.block("generation", depth, "endgeneration"))
+
+    def template(self):
+        start = "{% macro m(a=3) %}{{ a }}{{ caller(2) if caller is defined }}{% endmacro %}"
+        return start + self.tag("set ns = namespace(x=0)") + self.body(0) + self.body(0)
+
+
+def test_nested_statements(tmp_path):
+    """White space, scopes, loops left early, macros and what they see."""
+    made, rendered = Nested(11), 0
+    for _ in range(1000):
+        text = made.template()
+        want, why = ref.render(text, [], extra=VALUES)
+        if want is None and "Recursion" in why or want and len(want) > 100000:
+            continue
+        rendered += same(str(tmp_path), text, extra=VALUES) is not None
+    assert rendered > 600
+
+
 # ---- Errors ------------------------------------------------------------------------------------
 
 def test_errors(tmp_path):
