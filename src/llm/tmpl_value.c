@@ -209,7 +209,9 @@ int tni_tm_put_str(tm_r *r, tm_buf *b, const tm_string *s) {
 int tni_tm_buf_str(tm_r *r, tm_buf *b, tm_val *out) {
     tm_string *t = tni_tm_new(r, sizeof *t);
     if (!t) return r->arena.status;
-    *t = (tm_string){.s = b->s ? b->s : "", .m = b->m, .n = b->n, .chars = -1, .buf = b};
+    /* Never NULL, so that offsets into an empty string are defined. */
+    const uint8_t *m = b->m ? b->m : (const uint8_t *)"";
+    *t = (tm_string){.s = b->s ? b->s : "", .m = m, .n = b->n, .chars = -1, .buf = b};
     *out = tm_str(t);
     return 0;
 }
