@@ -83,7 +83,9 @@ gen: # twice: the manual page is written by the program, which is built from the
 format:
 	@clang-format -i $$(tools/files.sh)
 
-install: all
+install: $(BUILD)/build.ninja
+	@meson configure $(BUILD) --prefix=$(PREFIX)
+	@$(MAKE) --no-print-directory all
 	@DESTDIR="$(DESTDIR)" meson install -C $(BUILD) --no-rebuild
 
 deps:
