@@ -242,6 +242,58 @@ static void test_threads(void) {
     tn_drop(x);
 }
 
+/* Debug builds keep freed records for a while and know them; release builds do not look. */
+static void test_misuse(void) {
+#ifdef NDEBUG
+    skip("needs a debug build", "handles that were freed");
+#else
+    tn_array *gone = NULL, *kept = NULL, *slot = NULL;
+    TN_SCOPE {
+        gone = tn_add(tn_ones(TN_SHAPE(2), TN_F32), tn_f32(1));
+        kept = tn_keep(tn_ones(TN_SHAPE(2), TN_F32));
+    }
+    TN_SCOPE {
+        tn_array *y = tn_mul(gone, gone);
+        is_i64(tn_array_status(y), TN_ESTATE, "a handle used after its scope");
+        ok(strstr(tn_array_error(y), "mul") && strstr(tn_array_error(y), "freed"), "says so: %s",
+           tn_array_error(y));
+        ok(tn_eval(TN_LIST(gone)) < 0, "it cannot be evaluated: %s", tn_error());
+        is_i64(tn_assign(&slot, gone), TN_ESTATE, "nor put into a slot");
+        ok(!slot && !tn_data(gone) && tn_size(gone) == 0, "and has no data");
+    }
+    size_t active = tn_memory_stats().active;
+    tn_drop(kept);
+    tn_drop(kept);
+    ok(tn_memory_stats().active <= active, "dropping twice frees once");
+#endif
+}
+
+/* Two threads evaluate graphs of their own that end in the same evaluated array, and one waits for
+ * what the other evaluates asynchronously. */
+static void *evaluate(void *ctx) {
+    worker *w = ctx;
+    for (int i = 0; i < 200; i++)
+        TN_SCOPE {
+            tn_array *y = tn_add(tn_mul(w->shared, w->shared), tn_f32(i));
+            if (tn_async_eval(TN_LIST(y))) return NULL;
+            w->got = item(tn_sum(y, TN_ALL, false));
+        }
+    return NULL;
+}
+
+static void test_two_evaluate(void) {
+    pthread_t t[2];
+    worker w[2];
+    tn_array *x = NULL;
+    TN_SCOPE {
+        is_i64(tn_commit(&x, TN_LIST(tn_arange(0, 100, 1, TN_F32)), (tn_list){0}), 0, "shared");
+    }
+    for (int i = 0; i < 2; i++) w[i] = (worker){x, 0}, pthread_create(&t[i], NULL, evaluate, &w[i]);
+    for (int i = 0; i < 2; i++) pthread_join(t[i], NULL);
+    ok(w[0].got == 328350 + 19900 && w[1].got == w[0].got, "two threads evaluate at once");
+    tn_drop(x);
+}
+
 /* A small program whose every allocation is made to fail in turn. */
 static int program(tn_array **slot) {
     int status = 0;
@@ -300,6 +352,8 @@ int main(void) {
     test_multi_output();
     test_async();
     test_threads();
+    test_misuse();
+    test_two_evaluate();
     test_out_of_memory();
     return tap_done();
 }
