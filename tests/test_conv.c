@@ -4,17 +4,11 @@
 #include "base/thread.h"
 #include "core/array.h"
 #include "ops/conv.h"
+#include "random.h"
 #include "tap.h"
 #include "tenon/tenon.h"
+#include "values.h"
 #include <math.h>
-
-static uint64_t rng_state = 88172645463325252ull;
-static uint64_t rnd(void) {
-    rng_state ^= rng_state << 13;
-    rng_state ^= rng_state >> 7;
-    rng_state ^= rng_state << 17;
-    return rng_state * 0x2545f4914f6cdd1dull >> 20;
-}
 
 static tn_array *noise(tn_ints shape, tn_dtype d) {
     int64_t n = 1;
@@ -24,16 +18,6 @@ static tn_array *noise(tn_ints shape, tn_dtype d) {
     tn_array *a = tn_astype(tn_array_new(v, TN_F32, shape), d);
     free(v);
     return a;
-}
-
-static double *values(tn_array *a) {
-    size_t n = (size_t)tn_size(a) * sizeof(double);
-    double *v = malloc(n + 8);
-    if (tn_read(a, TN_F64, v, n)) {
-        diag("%s", tn_error());
-        memset(v, 0x7f, n + 8);
-    }
-    return v;
 }
 
 /* Settings of three axes; those not used are 1 place, 1 tap. */

@@ -8,122 +8,21 @@
  * corner; what ops do there (ties) is tested by name. A sample where f is NaN is outside the
  * op's domain; each row must keep enough samples, and a gradient that says something. */
 #include "ops/build.h"
+#include "ops/grad_columns.h"
+#include "rows.h"
 #include "tap.h"
 #include "tenon/ops.h"
 #include <complex.h>
 #include <math.h>
 
-enum dom { NUM, SIG, REAL, FLT, FLTR, RE, CMP, TEST, LOG, INT, SHF, SEL };
-#define EW1(name, dom, value, deriv, doc)      {#name, dom, 1},
-#define EW2(name, dom, value, da, db, doc)     {#name, dom, 2},
-#define EW3(name, dom, value, da, db, dc, doc) {#name, dom, 3},
-static const struct {
-    const char *name;
-    enum dom dom;
-    int arity;
-} rows[] = {
-#include "ops/elementwise.def"
-};
-#undef EW1
-#undef EW2
-#undef EW3
-
-/* Words that are not factors. */
-static char mark_one, mark_zero, mark_conj;
-#define ONE  ((tn_array *)(void *)&mark_one)
-#define ZERO ((tn_array *)(void *)&mark_zero)
-#define CONJ ((tn_array *)(void *)&mark_conj)
-
-/* All columns see these names; most use few of them. */
-#define WORDS                                                                                      \
-    tn_array *const one = ONE, *const zero = ZERO, *const conjg = CONJ;                            \
-    (void)one, (void)zero, (void)conjg;
-#define num(x)       tn_scalar(x, dtype)
-#define numc(re, im) tn_complex(re, im)
-#define WORD1(name, ...)                                                                           \
-    tn_array *(*const name)(tn_array *) = tn_##name;                                               \
-    (void)name;
-#define WORD2(name, ...)                                                                           \
-    tn_array *(*const name)(tn_array *, tn_array *) = tn_##name;                                   \
-    (void)name;
-#define WORD3(name, ...)                                                                           \
-    tn_array *(*const name)(tn_array *, tn_array *, tn_array *) = tn_##name;                       \
-    (void)name;
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow" /* a word may be called as a C function is */
-
-/* Column k of row e. */
 static tn_array *column(int e, int k, tn_dtype dtype, tn_array *a, tn_array *b, tn_array *c,
                         tn_array *y) {
-    WORDS
-#define EW1 WORD1
-#define EW2 WORD2
-#define EW3 WORD3
-#include "ops/elementwise.def"
-#undef EW1
-#undef EW2
-#undef EW3
-        (void)
-    a, (void)b, (void)c, (void)y;
-    switch (e * 3 + k) {
-#define EW1(name, dom, value, deriv, doc)                                                          \
-    case TNI_EW_##name * 3:                                                                        \
-        return deriv;
-#define EW2(name, dom, value, da, db, doc)                                                         \
-    case TNI_EW_##name * 3:                                                                        \
-        return da;                                                                                 \
-    case TNI_EW_##name * 3 + 1:                                                                    \
-        return db;
-#define EW3(name, dom, value, da, db, dc, doc)                                                     \
-    case TNI_EW_##name * 3:                                                                        \
-        return da;                                                                                 \
-    case TNI_EW_##name * 3 + 1:                                                                    \
-        return db;                                                                                 \
-    case TNI_EW_##name * 3 + 2:                                                                    \
-        return dc;
-#include "ops/elementwise.def"
-#undef EW1
-#undef EW2
-#undef EW3
-    default:
-        return NULL;
-    }
+    return tni_grad_column(e, k, &(tni_grad_row){.dtype = dtype, .a = a, .b = b, .c = c, .y = y});
 }
 
-static tn_array *share(tn_array *m, tn_dtype dtype, tn_ints axes) {
-    tn_array *w = tn_astype(m, dtype);
-    return tn_div(w, tn_sum(w, axes, true));
-}
-/* The product of the other elements: of those before and those after, over one axis. */
-static tn_array *others(tn_array *a, tn_ints axes) {
-    tn_array *x = axes.n == 1 ? a : tn_reshape(a, TN_SHAPE(-1));
-    int axis = axes.n == 1 ? (int)axes.v[0] : 0;
-    tn_array *y = tn_mul(tn_cumprod(x, axis, false, false), tn_cumprod(x, axis, true, false));
-    return tn_reshape(y, tn_shape(a));
-}
 static tn_array *red_column(int r, tn_dtype dtype, tn_array *a, tn_array *y, tn_ints axes) {
-    WORDS
-#define others   others(a, axes)
-#define share(m) share(m, dtype, axes)
-#define EW1      WORD1
-#define EW2      WORD2
-#define EW3      WORD3
-#include "ops/elementwise.def"
-    switch (r) {
-#define RED(name, dom, state, identity, step, merge, finish, deriv, doc)                           \
-    case TNI_RED_##name:                                                                           \
-        return deriv;
-#include "ops/reduce.def"
-#undef RED
-    default:
-        return NULL;
-    }
+    return tni_grad_red_column(r, &(tni_grad_row){.dtype = dtype, .a = a, .y = y, .axes = axes});
 }
-#pragma GCC diagnostic pop
-#undef EW1
-#undef EW2
-#undef EW3
 
 static tn_array *red_value(int r, tn_array *a, tn_ints axes) {
     static tn_array *(*const f[])(tn_array *, tn_ints, bool) = {
@@ -194,9 +93,9 @@ static int sample_column(const sample *s, int e, int k, double *out, bool *flat)
         }
         tn_array *y = tni_ew(e, rows[e].arity, in);
         tn_array *d = column(e, k, TN_F64, in[0], in[1], in[2], y);
-        *flat = d == ZERO;
-        if (d == ONE || d == ZERO || d == CONJ)
-            for (int i = 0; i < s->n; i++) out[i] = d != ZERO;
+        *flat = d == TNI_GRAD_ZERO;
+        if (d == TNI_GRAD_ONE || d == TNI_GRAD_ZERO || d == TNI_GRAD_CONJ)
+            for (int i = 0; i < s->n; i++) out[i] = d != TNI_GRAD_ZERO;
         else {
             bool c64 = tn_dtype_of(d) == TN_C64; /* of imag: its real part acts on real numbers */
             d = tn_broadcast_to(c64 ? tn_real(d) : d, TN_SHAPE(s->n));
@@ -249,7 +148,7 @@ static void test_real(void) {
             bool whole = !takes_floats(e) || rows[e].dom == LOG || rows[e].dom == CMP ||
                          rows[e].dom == TEST || (rows[e].arity == 3 && k == 0);
             if (whole)
-                ok(column(e, k, TN_F64, NULL, NULL, NULL, NULL) == ZERO,
+                ok(column(e, k, TN_F64, NULL, NULL, NULL, NULL) == TNI_GRAD_ZERO,
                    "%s, operand %d: no gradient through bools and integers", rows[e].name, k);
             if (takes_floats(e) && !(rows[e].arity == 3 && k == 0)) check_real(e, k);
         }
@@ -292,8 +191,8 @@ static int z_column(int e, int k, float complex *out, tn_array **word) {
         for (int j = 0; j < n; j++) in[j] = z_operand(j, n, NULL, false);
         tn_array *d = column(e, k, TN_C64, in[0], in[1], in[2], tni_ew(e, n, in));
         *word = d;
-        if (d == ONE || d == ZERO || d == CONJ)
-            for (int i = 0; i < ZN; i++) out[i] = d != ZERO;
+        if (d == TNI_GRAD_ONE || d == TNI_GRAD_ZERO || d == TNI_GRAD_CONJ)
+            for (int i = 0; i < ZN; i++) out[i] = d != TNI_GRAD_ZERO;
         else
             status = tn_read(tn_broadcast_to(d, TN_SHAPE(ZN)), TN_C64, out, ZN * 8);
     }
@@ -323,7 +222,7 @@ static void check_complex(int e, int k) {
             (8.0 * ((double complex)g[2][i] - g[1][i]) - (g[3][i] - g[0][i])) / (12 * h);
         double slack = 3e-4 * (1 + cabs(dx) + cabsf(f[1][i]));
         double error;
-        if (word == CONJ)
+        if (word == TNI_GRAD_CONJ)
             error = cabs(dx - 1) + cabs(dy + I); /* what conjugating the cotangent undoes */
         else if (rows[e].dom == RE)
             error = cabs(creal(dx) + (e == TNI_EW_imag ? -I : I) * creal(dy) - d[i]);
@@ -406,9 +305,9 @@ static void check_reduction(int r, tn_ints axes, const char *what) {
     TN_SCOPE {
         tn_array *a = tn_array_new(rs, TN_F64, TN_SHAPE(3, 4));
         tn_array *c = red_column(r, TN_F64, a, red_value(r, a, axes), axes);
-        zero = c == ZERO;
-        if (c == ONE || zero)
-            for (int i = 0; i < RN; i++) d[i] = c == ONE;
+        zero = c == TNI_GRAD_ZERO;
+        if (c == TNI_GRAD_ONE || zero)
+            for (int i = 0; i < RN; i++) d[i] = c == TNI_GRAD_ONE;
         else
             status = tn_read(tn_broadcast_to(c, TN_SHAPE(3, 4)), TN_F64, d, sizeof d);
     }

@@ -8,20 +8,13 @@
 #include "core/array.h"
 #include "core/prim.h"
 #include "ops/build.h"
+#include "random.h"
 #include "tap.h"
 #include "tenon/ops.h"
 #include <math.h>
 #include <stdlib.h>
 
-static uint64_t rng_state = 1;
 static void rng_seed(uint64_t s) { rng_state = s * 0x9e3779b97f4a7c15ull + 0x632be59bd9b4e019ull; }
-static uint64_t rnd(void) {
-    rng_state ^= rng_state << 13;
-    rng_state ^= rng_state >> 7;
-    rng_state ^= rng_state << 17;
-    return rng_state * 0x2545f4914f6cdd1dull;
-}
-static int64_t below(int64_t n) { return (int64_t)((rnd() >> 33) % (uint64_t)n); }
 
 /* ---- Random graphs ------------------------------------------------------------------------------
  * Decisions depend on the seed, on shapes and dtypes, never on values or on what was evaluated:

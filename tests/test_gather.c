@@ -3,17 +3,11 @@
 #include "base/alloc.h"
 #include "base/thread.h"
 #include "core/array.h"
+#include "random.h"
 #include "tap.h"
 #include "tenon/tenon.h"
+#include "values.h"
 #include <math.h>
-
-static uint64_t rng_state = 88172645463325252ull;
-static uint64_t rnd(void) {
-    rng_state ^= rng_state << 13;
-    rng_state ^= rng_state >> 7;
-    rng_state ^= rng_state << 17;
-    return rng_state * 0x2545f4914f6cdd1dull >> 20;
-}
 
 /* Whole numbers from -4 to 4, exact in every dtype (0 to 8 in unsigned ones). */
 static tn_array *numbers(tn_ints shape, tn_dtype d) {
@@ -37,16 +31,6 @@ static tn_array *indices(tn_ints shape, int64_t size, tn_dtype d) {
     tn_array *a = tn_astype(tn_array_new(v, TN_I64, shape), d);
     free(v);
     return a;
-}
-
-static double *values(tn_array *a) {
-    size_t n = (size_t)tn_size(a) * sizeof(double);
-    double *v = malloc(n + 8);
-    if (tn_read(a, TN_F64, v, n)) {
-        diag("%s", tn_error());
-        memset(v, 0x7f, n + 8);
-    }
-    return v;
 }
 
 static double combine(int mode, tn_dtype d, double a, double b) {

@@ -10,19 +10,14 @@
 #include "base/thread.h"
 #include "cpu/cpu_matmul.h"
 #include "cpu/gemm.h"
+#include "random.h"
 #include "tap.h"
 #include <math.h>
 #include <sys/mman.h>
 
-static uint64_t rng_state = 88172645463325252u;
-static uint64_t rng(void) {
-    rng_state ^= rng_state << 13;
-    rng_state ^= rng_state >> 7;
-    return rng_state ^= rng_state << 17;
-}
-static double uniform(void) { return (double)(rng() >> 11) * 0x1p-52 - 1.0; }
+static double uniform(void) { return (double)(rnd() >> 11) * 0x1p-52 - 1.0; }
 static int64_t pick(int64_t lo, int64_t hi) {
-    return lo + (int64_t)(rng() % (uint64_t)(hi - lo + 1));
+    return lo + (int64_t)(rnd() % (uint64_t)(hi - lo + 1));
 }
 
 static const tn_dtype dtypes[] = {TN_F32, TN_F16, TN_BF16, TN_F64, TN_C64};

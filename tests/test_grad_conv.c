@@ -1,25 +1,20 @@
 /* Derivatives of convolution, pooling, gather and scatter: vjp and jvp against central differences
  * in f64, <d, jvp t> = <vjp d, t>, and the gradient of a gradient. */
 #include "base/thread.h"
+#include "random.h"
 #include "tap.h"
 #include "tenon/tenon.h"
 #include <math.h>
 
 enum { MOST = 4 };
 
-static uint64_t rng_state = 88172645463325252ull;
-static double rnd(void) {
-    rng_state ^= rng_state << 13;
-    rng_state ^= rng_state >> 7;
-    rng_state ^= rng_state << 17;
-    return (double)(rng_state >> 11) * 0x1p-52 - 1;
-}
+static double unit(void) { return (double)(rnd() >> 11) * 0x1p-52 - 1; }
 
 static tn_array *noise(tn_ints shape) {
     int64_t n = 1;
     for (int i = 0; i < shape.n; i++) n *= shape.v[i];
     double *v = malloc((size_t)(n + 1) * sizeof *v);
-    for (int64_t i = 0; i < n; i++) v[i] = rnd();
+    for (int64_t i = 0; i < n; i++) v[i] = unit();
     tn_array *a = tn_array_new(v, TN_F64, shape);
     free(v);
     return a;

@@ -5,18 +5,12 @@
 #include "core/array.h"
 #include "core/prim.h"
 #include "ops/build.h"
+#include "random.h"
 #include "tap.h"
 #include "tenon/ops.h"
 #include <math.h>
 
 static bool seen[TNI_OP_COUNT];
-static uint64_t rng_state = 88172645463325252ull;
-static uint64_t rnd(void) {
-    rng_state ^= rng_state << 13;
-    rng_state ^= rng_state >> 7;
-    rng_state ^= rng_state << 17;
-    return rng_state * 0x2545f4914f6cdd1dull;
-}
 
 static tn_array *noise(tn_ints shape, tn_dtype d) {
     int64_t n = 1;

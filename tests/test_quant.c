@@ -8,6 +8,7 @@
 #include "cpu/cpu_quant.h"
 #include "cpu/quant.h"
 #include "ops/prims.h"
+#include "random.h"
 #include "tap.h"
 #include <math.h>
 #include <stdlib.h>
@@ -17,13 +18,7 @@ enum { MAX_IN = 4 };
 static const int all_bits[] = {2, 3, 4, 5, 6, 8}, all_groups[] = {32, 64, 128};
 static const tn_dtype all_dtypes[] = {TN_F32, TN_F16, TN_BF16};
 
-static uint64_t rng_state = 88172645463325252u;
-static uint64_t rng(void) {
-    rng_state ^= rng_state << 13;
-    rng_state ^= rng_state >> 7;
-    return rng_state ^= rng_state << 17;
-}
-static float uniform(void) { return (float)((double)(rng() >> 40) * 0x1p-23 - 1.0); }
+static float uniform(void) { return (float)((double)(rnd() >> 40) * 0x1p-23 - 1.0); }
 static float normal(void) { return uniform() + uniform() + uniform(); }
 
 static int kind_of(tn_dtype d) {
@@ -54,7 +49,7 @@ static packed packed_random(int64_t rows, int64_t cols, int bits, int group, tn_
     p.w = calloc((size_t)words, 4);
     p.s = make(scales, sd);
     p.b = make(scales, sd);
-    for (int64_t i = 0; i < words; i++) p.w[i] = (uint32_t)(rng() >> 32);
+    for (int64_t i = 0; i < words; i++) p.w[i] = (uint32_t)(rnd() >> 32);
     for (int64_t i = 0; i < scales; i++) {
         float s = uniform() * 0.02f;
         put(p.s, sd, i, s);

@@ -6,19 +6,12 @@
 #include "base/thread.h"
 #include "cpu/cpu_program.h"
 #include "cpu/vm.h"
+#include "random.h"
+#include "rows.h"
 #include "tap.h"
 #include "tenon/status.h"
 #include <math.h>
 #include <stdlib.h>
-
-static uint64_t rng_state = 1;
-static uint64_t rnd(void) {
-    rng_state ^= rng_state << 13;
-    rng_state ^= rng_state >> 7;
-    rng_state ^= rng_state << 17;
-    return rng_state * 0x2545f4914f6cdd1dull;
-}
-static int64_t below(int64_t n) { return (int64_t)((rnd() >> 33) % (uint64_t)n); }
 
 static const tni_vm_isa *isas[4];
 static int n_isas;
@@ -164,18 +157,6 @@ static int add_inst(tni_program *p, int op, tn_dtype d, int a, int b, int c) {
     i->c = (uint16_t)c;
     return p->n_inst++;
 }
-
-enum dom { NUM, SIG, REAL, FLT, FLTR, RE, CMP, TEST, LOG, INT, SHF, SEL };
-#define EW1(name, dom, value, deriv, doc)      {#name, dom, 1},
-#define EW2(name, dom, value, da, db, doc)     {#name, dom, 2},
-#define EW3(name, dom, value, da, db, dc, doc) {#name, dom, 3},
-static const struct {
-    const char *name;
-    enum dom dom;
-    int arity;
-} rows[] = {
-#include "ops/elementwise.def"
-};
 
 static tn_dtype op_result(int e, tn_dtype operand) {
     switch (rows[e].dom) {

@@ -11,29 +11,12 @@
 #include "base/thread.h"
 #include "cpu/cpu_program.h"
 #include "cpu/vm.h"
+#include "random.h"
+#include "rows.h"
 #include "tap.h"
 #include <complex.h>
 #include <math.h>
 
-enum dom { NUM, SIG, REAL, FLT, FLTR, RE, CMP, TEST, LOG, INT, SHF, SEL };
-#define EW1(name, dom, value, deriv, doc)      {#name, dom, 1},
-#define EW2(name, dom, value, da, db, doc)     {#name, dom, 2},
-#define EW3(name, dom, value, da, db, dc, doc) {#name, dom, 3},
-static const struct {
-    const char *name;
-    enum dom dom;
-    int arity;
-} rows[] = {
-#include "ops/elementwise.def"
-};
-
-static uint64_t rng_state = 1;
-static uint64_t rnd(void) {
-    rng_state ^= rng_state << 13;
-    rng_state ^= rng_state >> 7;
-    rng_state ^= rng_state << 17;
-    return rng_state * 0x2545f4914f6cdd1dull;
-}
 static double unit(void) { return (double)(rnd() >> 11) * 0x1p-53; }
 
 static const tni_vm_isa *isas[4];

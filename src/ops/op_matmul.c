@@ -78,11 +78,13 @@ tn_array *tn_matmul(tn_array *a, tn_array *b) {
     return y;
 }
 
+/* With beta 0 c gives its shape and dtype alone, as in BLAS: a NaN in it does not come through. */
 tn_array *tn_addmm(tn_array *c, tn_array *a, tn_array *b, double alpha, double beta) {
+    TNI_INPUTS("addmm", c);
     tn_array *y = tn_matmul(a, b);
     if (alpha != 1) y = tn_mul(y, tn_f32(alpha));
-    return beta == 0 ? tn_add(y, tn_mul(c, tn_f32(0)))
-                     : tn_add(y, beta == 1 ? c : tn_mul(c, tn_f32(beta)));
+    if (beta == 0) c = tn_zeros(tn_shape(c), (tn_dtype)c->dtype);
+    return tn_add(y, beta == 0 || beta == 1 ? c : tn_mul(c, tn_f32(beta)));
 }
 
 /* ---- quantised ---- */
