@@ -110,6 +110,12 @@ typedef struct tn_list {
     int n;
 } tn_list;
 
+/* A list of slots (O3), such as a model's parameters; borrowed. */
+typedef struct tn_slots {
+    tn_array **const *v;
+    int n;
+} tn_slots;
+
 #define TN_ALL TNI_ALL_()
 #ifdef __cplusplus
 }

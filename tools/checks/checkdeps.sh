@@ -13,6 +13,7 @@ src/eval  eval/ core/ ops/ base/ tenon/
 src/trans trans/ ops/ core/ eval/ base/ tenon/
 src/io    io/ base/ core/ tenon/
 src/cpu   cpu/ core/ base/ eval/program.h ops/prims.h ops/ew.h ops/ids.h ops/elementwise.def ops/reduce.def ops/prims.def tenon/
+src/nn    nn/ io/ base/ tenon/
 src/llm   llm/ io/ base/ tenon/
 cmd       cmd/ base/ tenon/
 examples  tenon/
