@@ -44,9 +44,34 @@ typedef struct tn_llm_info {
     int64_t layers, hidden, heads, kv_heads, head_dim, ffn, vocab, context;
     int64_t parameters; /* numbers in the weights */
     int64_t bytes;      /* what they take in memory */
+    int64_t adapter;    /* numbers in the adapter; 0: there is none */
     bool has_tokenizer, has_template;
 } tn_llm_info;
 TN_API tn_llm_info tn_llm_describe(const tn_llm *m);
+
+/* ---- Adapters -------------------------------------------------------------------------------
+ * LoRA: low-rank matrices a and b beside some of the model's, y = x w^T + scale (x a) b, kept apart
+ * from the weights. Files are mlx-lm's: a folder with adapters.safetensors and
+ * adapter_config.json, for folders and GGUF files of a model alike. Not while the model is in use
+ * elsewhere. */
+
+typedef struct tn_llm_lora_opt {
+    size_t size;
+    int64_t rank;     /* 0: 8 */
+    double scale;     /* 0: 20 */
+    double dropout;   /* of a's input while training */
+    int64_t layers;   /* the last so many get adapters; 0: all */
+    const char *keys; /* "self_attn.q_proj,self_attn.v_proj"; NULL: every matrix of a layer */
+    uint64_t seed;    /* of a's values; b begins as zeros */
+} tn_llm_lora_opt;
+/* Gives the model a fresh adapter, which changes nothing until it is trained; opt may be NULL. */
+TN_API int tn_llm_adapter_new(tn_llm *m, const tn_llm_lora_opt *opt) TN_MUST_CHECK;
+/* The adapter of a folder in place of the one the model has. One that was made for a model of
+ * other names or sizes: TN_EFORMAT, and the model stays as it was. */
+TN_API int tn_llm_adapter_load(tn_llm *m, const char *dir) TN_MUST_CHECK;
+/* Writes the adapter to a folder, made if need be; each file is replaced at once. */
+TN_API int tn_llm_adapter_save(const tn_llm *m, const char *dir) TN_MUST_CHECK;
+TN_API void tn_llm_adapter_drop(tn_llm *m);
 
 /* ---- Text and tokens ------------------------------------------------------------------------ */
 

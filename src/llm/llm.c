@@ -21,6 +21,7 @@ static void llm_drop_layer(tni_layer *l) {
 
 void tn_llm_free(tn_llm *m) {
     if (!m) return;
+    tn_llm_adapter_drop(m);
     for (int64_t i = 0; m->layer && i < m->layers; i++) llm_drop_layer(&m->layer[i]);
     llm_drop_linear(&m->embed), llm_drop_linear(&m->head);
     tn_drop(m->pos_embed), tn_drop(m->rope_freqs);
@@ -98,6 +99,7 @@ tn_llm_info tn_llm_describe(const tn_llm *m) {
                          .context = m->context,
                          .parameters = m->parameters,
                          .bytes = m->bytes,
+                         .adapter = tni_lora_numbers(m),
                          .has_tokenizer = m->tok != NULL,
                          .has_template = m->chat != NULL};
 }

@@ -21,11 +21,21 @@ typedef struct tni_arch {
 
 const tni_arch *tni_arch_find(const char *name);
 
-/* y = x w^T + bias, w [out, in] (or [in, out] when flipped); quantised when scales is set. */
+/* A low-rank addition to a matrix, scale * (x a) b: a [in, rank], b [rank, out], slots of f32;
+ * both NULL: none. */
+typedef struct tni_lora {
+    tn_array *a, *b;
+} tni_lora;
+
+enum { TNI_STACKED = 3, TNI_LORA_SITES = 7 }; /* matrices in one, matrices of a layer */
+
+/* y = x w^T + bias, w [out, in] (or [in, out] when flipped); quantised when scales is set. Each of
+ * the matrices stacked in it may have an adapter. */
 typedef struct tni_linear {
     tn_array *w, *scales, *biases, *bias;
     int group, bits;
     bool flipped;
+    tni_lora lora[TNI_STACKED];
 } tni_linear;
 
 typedef struct tni_norm {
@@ -39,6 +49,13 @@ typedef struct tni_layer {
     tni_linear gate_up, up; /* stacked likewise; gelu models use gate_up alone */
     tni_linear down;
 } tni_layer;
+
+/* What the adapters of a model have in common; rank 0: there are none. */
+typedef struct tni_adapter {
+    int64_t rank, layers; /* the last `layers` of the model have them */
+    double scale, dropout;
+    char *keys; /* "self_attn.q_proj,mlp.up_proj"; NULL: every matrix of a layer */
+} tni_adapter;
 
 struct tn_llm {
     const tni_arch *arch;
@@ -61,6 +78,7 @@ struct tn_llm {
     size_t n_ends;
     int64_t parameters, bytes;
     struct tni_source *source; /* the mapped files */
+    tni_adapter adapter;
 };
 
 /* ---- load.c ---- */
@@ -74,10 +92,42 @@ typedef struct tni_kv {
     tn_array *k, *v;
 } tni_kv;
 
-/* Scores of `n` tokens that follow `past` positions: of the last alone [1, vocab], or of all
- * [n, vocab]. `next` receives the layers' new caches; nothing is evaluated. */
-tn_array *tni_llm_forward(const tn_llm *m, const int32_t *ids, int64_t n, int64_t past,
-                          const tni_kv *kv, tni_kv *next, bool all);
+/* One run of the decoder. With caches: one sequence that goes on after `past` positions. Without:
+ * sequences that begin, for training. */
+typedef struct tni_pass {
+    int64_t batch, tokens, past;
+    const tni_kv *kv; /* of every layer, or NULL */
+    tni_kv *next;     /* receives the layers' new caches; nothing is evaluated */
+    bool all;         /* scores of all tokens, not of the last alone */
+    tn_array *key;    /* of random numbers: adapters drop inputs; NULL: they do not */
+    /* For each layer what tn_checkpoint runs again: must live as long as the result can be
+     * differentiated. NULL: everything is kept. */
+    struct tni_layer_call *again;
+} tni_pass;
+
+typedef struct tni_layer_call {
+    tn_llm *m;
+    tni_pass pass;
+    int64_t layer;
+} tni_layer_call;
+
+/* Scores of the tokens `ids` [batch * tokens], i32: [batch * tokens, vocab], or [1, vocab]. */
+tn_array *tni_llm_forward(tn_llm *m, const tni_pass *p, tn_array *ids);
+
+/* ---- lora.c ---- */
+
+/* One matrix that may have an adapter. */
+typedef struct tni_site {
+    const char *key; /* "self_attn.q_proj": its name inside the layer */
+    tni_lora *lora;
+    int64_t in, out;
+    int64_t pairs; /* heads whose rows GGUF keeps in pairs; 0: in Hugging Face's order */
+} tni_site;
+/* The matrices of layer i; how many. */
+int tni_lora_sites(const tn_llm *m, int64_t i, tni_site out[TNI_LORA_SITES]);
+int64_t tni_lora_numbers(const tn_llm *m); /* in all adapters */
+/* "model.layers.3.self_attn.q_proj" */
+void tni_lora_name(const tn_llm *m, int64_t layer, const char *key, char *buf, size_t n);
 
 /* ---- sample.c ---- */
 typedef struct tni_rng {

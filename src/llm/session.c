@@ -128,7 +128,9 @@ static int session_step(tn_llm_session *s, const int32_t *ids, int64_t n, bool a
     if (!next) return tni_fail_memory((size_t)s->m->layers * sizeof *next, "a decoding step");
     s->scores = NULL;
     tn_scope *scope = tn_scope_begin();
-    tn_array *scores = tni_llm_forward(s->m, ids, n, s->length, s->kv, next, all);
+    tni_pass pass = {
+        .batch = 1, .tokens = n, .past = s->length, .kv = s->kv, .next = next, .all = all};
+    tn_array *scores = tni_llm_forward(s->m, &pass, tn_array_new(ids, TN_I32, TN_SHAPE(n)));
     /* What is asked for outlives the scope; everything between dies while it is evaluated. */
     for (int64_t i = 0; i < s->m->layers; i++) tn_escape(next[i].k), tn_escape(next[i].v);
     tn_escape(scores);
