@@ -6,13 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *gen_model, *gen_prompt, *gen_system;
+static const char *gen_model, *gen_adapter, *gen_prompt, *gen_system;
 static bool gen_raw, gen_json, gen_f16;
 static int64_t gen_max = 256, gen_top_k, gen_seed, gen_threads, gen_logprobs, gen_context;
 static double gen_temp, gen_top_p = 1, gen_min_p, gen_penalty = 1;
 
 static const opt gen_opts[] = {
     {"--model", OPT_STR, &gen_model, "PATH", "GGUF file or Hugging Face folder", 0, 0},
+    {"--adapter", OPT_STR, &gen_adapter, "DIR",
+     "adapter to apply, as tenon finetune or mlx-lm wrote it", 0, 0},
     {"--prompt", OPT_STR, &gen_prompt, "TEXT", "what to answer or continue; - reads standard input",
      0, 0},
     {"--system", OPT_STR, &gen_system, "TEXT", "system message before the prompt", 0, 0},
@@ -215,6 +217,7 @@ static int gen_run(void) {
     cmd_catch_interrupt();
     cmd_progress("loading %s", gen_model);
     int status = tn_llm_open(gen_model, &g.m) ? gen_error() : 0;
+    if (!status && gen_adapter && tn_llm_adapter_load(g.m, gen_adapter)) status = gen_error();
     cmd_progress(NULL);
     if (!status) status = gen_with_session(&g, input ? input : gen_prompt, n);
     tn_llm_session_free(g.s);

@@ -7,12 +7,14 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const char *ppl_model, *ppl_text;
+static const char *ppl_model, *ppl_adapter, *ppl_text;
 static int64_t ppl_context = 512, ppl_windows, ppl_threads;
 static bool ppl_json;
 
 static const opt ppl_opts[] = {
     {"--model", OPT_STR, &ppl_model, "PATH", "GGUF file or Hugging Face folder", 0, 0},
+    {"--adapter", OPT_STR, &ppl_adapter, "DIR",
+     "adapter to apply, as tenon finetune or mlx-lm wrote it", 0, 0},
     {"--text", OPT_STR, &ppl_text, "FILE", "text to predict; - reads standard input", 0, 0},
     {"--context", OPT_INT, &ppl_context, "N", "tokens a window", 2, 1e9},
     {"--windows", OPT_INT, &ppl_windows, "N", "most windows to use; 0: the whole text", 0, 1e9},
@@ -104,6 +106,8 @@ static int ppl_run(void) {
     if (!text) return EXIT_FAILED;
     cmd_catch_interrupt();
     int status = tn_llm_open(ppl_model, &m) ? cmd_fail("%s", tn_error()) : 0;
+    if (!status && ppl_adapter && tn_llm_adapter_load(m, ppl_adapter))
+        status = cmd_fail("%s", tn_error());
     if (!status && ppl_context > tn_llm_describe(m).context)
         status = cmd_usage("--context %lld: the model has %lld positions", (long long)ppl_context,
                            (long long)tn_llm_describe(m).context);

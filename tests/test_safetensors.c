@@ -284,7 +284,11 @@ static void test_metadata(void) {
     refused("{\"__metadata__\":{\"a\":\"\",\"a\":\"\"}}", 0, "the key \"a\" occurs twice");
     refused("{\"__metadata__\":{},\"__metadata__\":{}}", 0, "__metadata__ occurs twice");
     refused("{\"__metadata__\":{\"a\":\"b\",}}", 0, "expected '\"', got '}'");
+    refused("{\"__metadata__\":nul}", 0, "expected '{', got 'n'");
+    refused("{\"__metadata__\":nulls}", 0, "expected ',' or '}', got 's'");
     accepted("{\"__metadata__\":{}}", 0, 0);
+    accepted("{\"__metadata__\":null}", 0, 0);
+    accepted("{\"__metadata__\": null ," U8("a", 0, 4) "}", 4, 1);
     accepted("{" U8("a", 0, 4) ",\"__metadata__\":{\"a\":\"b\",\"c\":\"\"}}", 4, 1);
 }
 

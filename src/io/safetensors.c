@@ -219,9 +219,10 @@ static int st_meta_pairs(st_reader *r, tni_map *keys) {
     return status;
 }
 
-/* The metadata of later shards is checked and dropped. */
+/* The metadata of later shards is checked and dropped. MLX writes null for none. */
 static int st_meta(st_reader *r) {
     tni_map unused = {0};
+    if (tni_json_null(&r->j)) return 0;
     int status = st_meta_pairs(r, r->want_meta ? &r->s->keys : &unused);
     tni_map_free(&unused);
     return status;

@@ -206,6 +206,13 @@ static int json_skip_number(tni_json *j) {
     return status;
 }
 
+bool tni_json_null(tni_json *j) {
+    json_space(j);
+    if (j->end - j->at < 4 || memcmp(j->at, "null", 4)) return false;
+    j->at += 4;
+    return true;
+}
+
 static int json_skip_scalar(tni_json *j) {
     static const char *const words[] = {"true", "false", "null"};
     tni_bytes s;

@@ -30,6 +30,7 @@ int tni_json_more(tni_json *j, char close, bool *more);
 int tni_json_string(tni_json *j, tni_bytes *s); /* NUL-terminated; \u0000 is refused */
 int tni_json_key(tni_json *j, tni_bytes *key);  /* a string and its colon */
 int tni_json_integer(tni_json *j, int64_t *v);  /* 0 to 2^63-1 without sign, point or exponent */
+bool tni_json_null(tni_json *j);                /* whether null came next, which is passed */
 int tni_json_skip(tni_json *j);                 /* any value, checked */
 int tni_json_finish(tni_json *j);               /* only white space is left */
 
