@@ -111,7 +111,7 @@ int tn_params_find(const tn_params *p, const char *name) {
 tn_slots tn_params_slots(const tn_params *p) { return (tn_slots){p->slot.v, (int)p->slot.n}; }
 
 /* '*' stands for any text. Goes back to the last star only, so it takes at most |s| |pattern|. */
-static bool params_fits(const char *pattern, const char *s) {
+bool tni_params_fits(const char *pattern, const char *s) {
     const char *star = NULL, *from = s;
     while (*s) {
         if (*pattern == '*') {
@@ -131,7 +131,7 @@ static bool params_fits(const char *pattern, const char *s) {
 int tn_params_freeze(tn_params *p, const char *pattern, bool frozen) {
     int n = 0;
     for (size_t i = 0; i < p->v.n; i++)
-        if (params_fits(pattern, p->v.v[i].name)) p->v.v[i].frozen = frozen, n++;
+        if (tni_params_fits(pattern, p->v.v[i].name)) p->v.v[i].frozen = frozen, n++;
     return n;
 }
 

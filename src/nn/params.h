@@ -19,6 +19,8 @@ struct tn_params {
     TNI_VEC(size_t) mark; /* lengths of the prefix at the pushes */
 };
 
+bool tni_params_fits(const char *pattern, const char *name); /* as tn_params_freeze */
+
 /* ---- safetensors (params_file.c) ---- */
 
 /* The slots' arrays, evaluated, as tensors to write, their names after `prefix`; appended to the
