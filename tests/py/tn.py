@@ -208,7 +208,7 @@ def _ctype(text):
 
 
 def _declare():
-    for header in ("tenon.h", "ops.h"):
+    for header in ("tenon.h", "ops.h", "nn.h"):
         with open(os.path.join(ROOT, "include", "tenon", header)) as f:
             text = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.S)
         for ret, name, args in re.findall(r"TN_API ([\w *]+?)\s?(tn_\w+)\(([^;]*)\)[^;]*;", text):
