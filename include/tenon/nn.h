@@ -190,15 +190,15 @@ TN_API int tn_nn_clip_grad_value(tn_array **grads, int n, double limit) TN_MUST_
 
 /* ---- Checkpoints of training --------------------------------------------------------------------
  * One safetensors file: parameters ("params.<name>"), the optimizer's state as MLX calls it
- * ("optim.<name>.m", "optim.step"), this thread's random state, a step and a text of yours. A run
- * that loads it goes on with the same bits as the one that saved it. */
+ * ("optim.<name>.m", "optim.step"), this thread's random state, a step and a (UTF-8) text of yours.
+ * A run that loads it goes on with the same bits as the one that saved it. */
 
 /* Evaluates what it saves. Atomic: on any failure the file at `path` is the old one. `o` and `text`
  * may be NULL. */
 TN_API int tn_train_save(const char *path, tn_params *p, tn_optim *o, int64_t step,
                          const char *text) TN_MUST_CHECK;
-/* Everything or, on failure, nothing is changed; a file of another model or optimizer (names,
- * shapes, dtypes) is TN_EFORMAT. `o`, `step` and `text` (free with tn_free) may be NULL. */
+/* Everything or, on failure, nothing is changed; a file of another model or optimizer is
+ * TN_EFORMAT, TN_ESHAPE or TN_EDTYPE. `o`, `step` and `text` (free with tn_free) may be NULL. */
 TN_API int tn_train_load(const char *path, tn_params *p, tn_optim *o, int64_t *step,
                          char **text) TN_MUST_CHECK;
 

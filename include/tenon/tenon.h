@@ -512,6 +512,7 @@ TN_API tn_array *tn_fast_scaled_dot_product_attention(tn_array *q, tn_array *k, 
  * next of this thread's default sequence, which tn_random_seed starts. */
 
 TN_API void tn_random_seed(uint64_t seed);                  /* this thread's sequence anew */
+TN_API uint64_t tn_random_state(void);                      /* seeded with it, it goes on as now */
 TN_API tn_array *tn_random_key(uint64_t seed);              /* [2], from a number */
 TN_API tn_array *tn_random_split(tn_array *key, int64_t n); /* [n, 2]: n independent keys */
 /* Random bits in numbers of 1, 2 or 4 bytes: u8, u16, u32. */

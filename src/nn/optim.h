@@ -3,6 +3,7 @@
 #ifndef TNI_NN_OPTIM_H
 #define TNI_NN_OPTIM_H
 
+#include "io/safetensors.h"
 #include "tenon/nn.h"
 
 enum { TNI_OPTIM_STATES = 4, TNI_OPTIM_NUMBERS = 6, TNI_OPTIM_FLAGS = 3 };
@@ -59,5 +60,9 @@ typedef int (*tni_optim_visit)(const char *name, tn_array **slot, void *ud);
 int tni_optim_each(tn_optim *o, tni_optim_visit visit, void *ud);
 /* "adamw", of several "multi(muon,adamw)"; into text, NUL-terminated, cut when it is too long. */
 void tni_optim_describe(const tn_optim *o, char *text, size_t n);
+
+/* tn_train_load of a file that is open (train_file.c). */
+int tni_train_load(const tni_st *file, const char *path, tn_params *p, tn_optim *o, int64_t *step,
+                   char **text);
 
 #endif

@@ -18,6 +18,8 @@ void tn_random_seed(uint64_t seed) {
     random_state = (tni_u32x2){(uint32_t)(seed >> 32), (uint32_t)seed};
 }
 
+uint64_t tn_random_state(void) { return (uint64_t)random_state.x << 32 | random_state.y; }
+
 tn_array *tn_random_key(uint64_t seed) {
     return tn_array_new((uint32_t[2]){(uint32_t)(seed >> 32), (uint32_t)seed}, TN_U32, TN_SHAPE(2));
 }

@@ -161,6 +161,28 @@ def test_ten_steps(case, dtype):
     model.free()
 
 
+def test_state_has_their_names(tmp_path):
+    """A checkpoint's names of state are those of mlx.optimizers' trees."""
+    from mlx.utils import tree_flatten
+    for name, options, theirs, their_options in CASES:
+        if name == "sgd" and "momentum" not in options:
+            continue  # there is a v that nobody reads
+        start = data("float32", 1)
+        if name != "adafactor":
+            their_options = RATE | their_options
+        other = theirs(**their_options)
+        other.init({n: mx.array(x) for n, x in start.items()})
+        want = {k: tuple(v.shape) for k, v in tree_flatten(other.state)}
+        want.setdefault("learning_rate", ())
+        model = Model(start)
+        path = str(tmp_path / "state.safetensors")
+        with optimizer(model, name, **options) as o:
+            tn.check(tn.lib.tn_train_save(path.encode(), model.p, o, 0, None))
+        model.free()
+        got = {k[len("optim."):]: tuple(v.shape) for k, v in mx.load(path).items() if k.startswith("optim.")}
+        assert got == want, name
+
+
 SCHEDULES = [
     ("exponential", lambda s: tn.optim_exponential_decay(s, 0.1, 0.97), optim.exponential_decay(0.1, 0.97)),
     ("steps", lambda s: tn.optim_step_decay(s, 0.1, 0.5, 7), optim.step_decay(0.1, 0.5, 7)),
