@@ -27,9 +27,10 @@ static uint64_t table_bytes(uint64_t h, const void *p, size_t n) {
         memcpy(&w, p, 8);
         h = table_mix(h, w);
     }
+    if (!n) return h; /* p may be NULL */
     uint64_t w = n;
     memcpy(&w, p, n);
-    return n ? table_mix(h, w) : h;
+    return table_mix(h, w);
 }
 
 static uint64_t table_shape(uint64_t h, tn_dtype dtype, int ndim, const int64_t *shape) {
