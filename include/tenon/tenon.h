@@ -574,6 +574,49 @@ TN_API int tn_custom_vjp(tn_fns fn, tn_vjp_rule rule, void *ud, tn_list in, int 
  * for the rest: less memory for more work. It must give the same again; `ud` as above. */
 TN_API int tn_checkpoint(tn_fns fn, void *ud, tn_list in, int n_out, tn_array **out);
 
+/* ---- Compiled functions ------------------------------------------------------------------------
+ * A compiled function is run once for each signature of its arguments (how many, dtypes, shapes) to
+ * see what it computes; from then on its plan is replayed: a list of launches over memory with
+ * fixed offsets, without building, planning or allocating anything. It pays when the same small
+ * steps come again and again; results are the same bits as without.
+ *
+ *     static int step(tn_list in, tn_array **out, int n_out, void *ud);   may tn_assign to slots
+ *     tn_compiled *c = tn_compile(step, &model, 1, TN_OPT(tn_compile_opt, .state = slots));
+ *     while (...) if (tn_compiled_call(c, TN_LIST(x, y), &loss)) return fail(tn_error());
+ *
+ * Arrays that fn takes from elsewhere, and all else it looks at, are constants: what must vary is
+ * an argument or state. */
+
+typedef struct tn_compiled tn_compiled;
+
+typedef struct tn_compile_opt {
+    size_t size;
+    tn_slots state; /* slots that fn reads and may tn_assign to: arguments and results besides */
+    int capacity;   /* plans kept, 32 by default; the one not used for longest makes room */
+} tn_compile_opt;
+
+/* fn with n_out results. `ud` and the slots must stay valid while the object lives. NULL with
+ * tn_error() set on failure. */
+TN_API tn_compiled *tn_compile(tn_fns fn, void *ud, int n_out, const tn_compile_opt *opt);
+/* Results of fn for `in`, evaluated; slots hold the new state, in the memory of the old where
+ * nobody else holds that. Draws from the thread's random sequence go on as without. Given
+ * stand-ins, inside another transform, it simply calls fn. From any thread, one at a time. On
+ * failure out[] are error arrays and slots keep what they held; but where the failing launch comes
+ * after one that wrote new state over old (an index out of range in the midst of an update), the
+ * message says so. */
+TN_API int tn_compiled_call(tn_compiled *c, tn_list in, tn_array **out);
+TN_API void tn_compiled_free(tn_compiled *c);
+
+typedef struct tn_compile_stats {
+    int64_t hits, misses, evictions; /* calls that found a plan, that made one; plans let go */
+    int64_t plans;                   /* kept now */
+    int64_t launches;                /* of the plan used last */
+    size_t arena;                    /* bytes of its memory, without arguments and results */
+    size_t bound;                    /* bytes of that memory in use at once: no plan needs less */
+} tn_compile_stats;
+/* All zeros for NULL. */
+TN_API tn_compile_stats tn_compiled_stats(tn_compiled *c);
+
 #ifdef __cplusplus
 }
 #endif

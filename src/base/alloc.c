@@ -35,8 +35,8 @@ typedef struct alloc_record {
 /* What a thread counts, and the freed records that it keeps. Only the owner writes; a block
  * freed by another thread counts down there. */
 typedef struct alloc_counts {
-    _Atomic int64_t asked, live;
-    struct alloc_counts *next, **at; /* in the list of threads that run */
+    _Atomic int64_t asked, live, stored; /* stored: taken from its own records */
+    struct alloc_counts *next, **at;     /* in the list of threads that run */
     alloc_record *records[RECORD_CLASSES];
     int kept[RECORD_CLASSES];
 } alloc_counts;
@@ -47,7 +47,8 @@ static pthread_mutex_t alloc_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t alloc_once = PTHREAD_ONCE_INIT;
 static pthread_key_t alloc_key;
 static alloc_counts *alloc_threads;
-static int64_t alloc_asked_before, alloc_live_before; /* of threads that have ended */
+static int64_t alloc_asked_before, alloc_live_before,
+    alloc_stored_before; /* of threads that have ended */
 static _Thread_local alloc_counts alloc_mine;
 static _Thread_local bool alloc_known;
 
@@ -55,7 +56,8 @@ static void alloc_thread_end(void *p) {
     alloc_counts *c = p;
     pthread_mutex_lock(&alloc_lock);
     alloc_asked_before += c->asked, alloc_live_before += c->live;
-    c->asked = c->live = 0;
+    alloc_stored_before += c->stored;
+    c->asked = c->live = c->stored = 0;
     *c->at = c->next;
     if (c->next) c->next->at = c->at;
     pthread_mutex_unlock(&alloc_lock);
@@ -149,6 +151,7 @@ void *tni_record_alloc(size_t size) {
     if (!r) return alloc_counted(malloc((class + 1) * RECORD_STEP));
     alloc_mine.records[class] = r->next;
     alloc_mine.kept[class]--;
+    alloc_bump(&alloc_mine.stored, 1);
     return alloc_counted(r);
 }
 
@@ -205,6 +208,18 @@ int64_t tni_alloc_count(void) {
     pthread_mutex_unlock(&alloc_lock);
     return n;
 }
+bool tni_alloc_direct(void) { return ALLOC_DIRECT; }
+
+int64_t tni_alloc_system(void) {
+    int64_t asked = tni_alloc_count();
+    pthread_mutex_lock(&alloc_lock);
+    int64_t n = asked - alloc_stored_before;
+    for (alloc_counts *c = alloc_threads; c; c = c->next)
+        n -= atomic_load_explicit(&c->stored, memory_order_relaxed);
+    pthread_mutex_unlock(&alloc_lock);
+    return n;
+}
+
 int64_t tni_alloc_live(void) {
     pthread_mutex_lock(&alloc_lock);
     int64_t n = alloc_live_before;
@@ -214,4 +229,11 @@ int64_t tni_alloc_live(void) {
     return n;
 }
 
-void tni_alloc_aside(int n) { alloc_bump(&alloc_mine.live, -n); }
+void tni_alloc_idle(void) { alloc_bump(&alloc_mine.live, -1); }
+
+bool tni_alloc_again(void) {
+    if (alloc_must_fail()) return false;
+    alloc_bump(&alloc_mine.stored, 1);
+    alloc_bump(&alloc_mine.live, 1);
+    return true;
+}

@@ -5,6 +5,7 @@
 #ifndef TNI_BASE_ALLOC_H
 #define TNI_BASE_ALLOC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,9 +29,13 @@ void tni_free_aligned(void *p, size_t size);
 
 /* Fault injection from tests: the n-th allocation from now fails once (0: off). */
 void tni_fail_alloc_at(int64_t n);
-int64_t tni_alloc_count(void); /* allocations asked for since the process began */
-int64_t tni_alloc_live(void);  /* blocks handed out and not yet freed */
-/* n blocks more that are kept aside though nobody uses them: they do not count as live. */
-void tni_alloc_aside(int n);
+int64_t tni_alloc_count(void);  /* allocations asked for since the process began */
+int64_t tni_alloc_system(void); /* those that went to the system: no thread's store had a record */
+bool tni_alloc_direct(void);    /* threads have no stores (built for a sanitizer) */
+int64_t tni_alloc_live(void);   /* blocks handed out and not yet freed */
+/* For a store of blocks: one that is idle does not count as live; one that is taken again counts as
+ * asked for, and false says that this one shall fail. */
+void tni_alloc_idle(void);
+bool tni_alloc_again(void);
 
 #endif

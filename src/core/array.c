@@ -43,7 +43,7 @@ static void array_free_record(tn_array *a) {
     tn_array *old = array_q[i];
     array_q[i] = a;
     pthread_mutex_unlock(&array_q_lock);
-    if (!old) tni_alloc_aside(1);
+    if (!old) tni_alloc_idle();
     array_give_back(old); /* counts one block less; there are as many aside as before */
 }
 #else

@@ -21,6 +21,7 @@ typedef struct tni_buffer {
     void (*release)(void *ud);
     void *ud; /* set with release: memory that is not ours, never written */
     bool borrowed;
+    bool planned; /* an address that a plan will give memory to (eval/flat.h) */
 } tni_buffer;
 
 struct tni_node;

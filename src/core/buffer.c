@@ -134,13 +134,24 @@ tni_buffer *tni_buffer_wrap(void *data, size_t bytes, void (*release)(void *), v
     return b;
 }
 
+tni_buffer *tni_buffer_planned(uint64_t address, size_t bytes) {
+    tni_buffer *b = tni_record_alloc(sizeof *b);
+    if (!b) {
+        tni_fail_memory(sizeof *b, "a buffer record");
+        return NULL;
+    }
+    *b =
+        (tni_buffer){.refs = 1, .data = (void *)(uintptr_t)address, .size = bytes, .planned = true};
+    return b;
+}
+
 void tni_buffer_retain(tni_buffer *b) {
     atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
 }
 
 void tni_buffer_release(tni_buffer *b) {
     if (!b || atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) != 1) return;
-    if (!b->borrowed)
+    if (!b->borrowed && !b->planned)
         pool_give(b->data, b->size);
     else if (b->release)
         b->release(b->ud);

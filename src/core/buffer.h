@@ -7,6 +7,8 @@
 
 tni_buffer *tni_buffer_new(size_t bytes); /* refs 1; NULL with TN_EMEMORY set */
 tni_buffer *tni_buffer_wrap(void *data, size_t bytes, void (*release)(void *), void *ud);
+/* Stands for memory that a plan will have; `data` is only compared and added to. */
+tni_buffer *tni_buffer_planned(uint64_t address, size_t bytes);
 void tni_buffer_retain(tni_buffer *b);
 void tni_buffer_release(tni_buffer *b);
 

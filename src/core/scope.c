@@ -6,6 +6,8 @@
 #include "core/array.h"
 #include <pthread.h>
 
+enum { SCOPE_SPARES = 16 };
+
 struct tn_scope {
     tn_scope *parent;
     size_t base;    /* handles below belong to the parents */
@@ -15,8 +17,9 @@ struct tn_scope {
 typedef struct scope_thread {
     TNI_VEC(tn_array *) handles;
     tn_scope *top;
-    tn_scope *spare; /* one freed record, so that a loop's scopes cost no malloc */
-    unsigned nulls;  /* scopes that could not be had, begun since `top` */
+    tn_scope *spare; /* freed records, so that a loop's scopes cost no malloc */
+    int spares;
+    unsigned nulls; /* scopes that could not be had, begun since `top` */
 } scope_thread;
 
 static _Thread_local scope_thread *scope_tls;
@@ -33,16 +36,20 @@ static void scope_pop(scope_thread *t, size_t base) {
     }
 }
 
+static void scope_free_all(tn_scope *s) {
+    while (s) {
+        tn_scope *parent = s->parent;
+        tni_free(s);
+        s = parent;
+    }
+}
+
 static void scope_thread_end(void *p) {
     scope_thread *t = p;
     scope_tls = t;
     scope_pop(t, 0);
-    while (t->top) {
-        tn_scope *s = t->top;
-        t->top = s->parent;
-        tni_free(s);
-    }
-    tni_free(t->spare);
+    scope_free_all(t->top);
+    scope_free_all(t->spare);
     tni_vec_free(&t->handles);
     tni_free(t);
     scope_tls = NULL;
@@ -88,7 +95,7 @@ tn_scope *tn_scope_begin(void) {
     scope_thread *t = scope_get();
     tn_scope *s = t ? t->spare : NULL;
     if (s)
-        t->spare = NULL;
+        t->spare = s->parent, t->spares--;
     else if (t)
         s = tni_alloc(sizeof *s);
     if (!s) {
@@ -106,6 +113,15 @@ static bool scope_is_open(const scope_thread *t, const tn_scope *s) {
     return false;
 }
 
+static void scope_put_by(scope_thread *t, tn_scope *s) {
+    if (t->spares == SCOPE_SPARES) {
+        tni_free(s);
+        return;
+    }
+    s->parent = t->spare;
+    t->spare = s, t->spares++;
+}
+
 void tn_scope_end(tn_scope *s) {
     scope_thread *t = scope_tls;
     if (s == &scope_null && t && t->nulls) t->nulls--;
@@ -113,11 +129,9 @@ void tn_scope_end(tn_scope *s) {
     scope_pop(t, s->base);
     for (tn_scope *k = t->top;; k = t->top) {
         t->top = k->parent, t->nulls = k->nulls;
-        if (t->spare)
-            tni_free(k);
-        else
-            t->spare = k;
-        if (k == s) return;
+        bool last = k == s;
+        scope_put_by(t, k);
+        if (last) return;
     }
 }
 

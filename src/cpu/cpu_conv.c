@@ -7,9 +7,9 @@
  * use. A kernel that sees one channel (depthwise) would leave the GEMM one column: its channels
  * run side by side in loops of their own instead. */
 #include "cpu/cpu_conv.h"
-#include "base/alloc.h"
 #include "base/err.h"
 #include "base/half.h"
+#include "base/scratch.h"
 #include "base/thread.h"
 #include "cpu/gemm.h"
 #include <stdatomic.h>
@@ -87,7 +87,7 @@ static void conv_lay_range(void *ctx, int64_t begin, int64_t end, int worker) {
 
 static int conv_lay(conv_job *j) {
     size_t bytes = (size_t)(j->v.groups * j->v.depth * j->v.og * j->v.item);
-    j->weight = tni_alloc(bytes);
+    j->weight = tni_scratch_take(bytes);
     if (!j->weight) return tni_fail_memory(bytes, "a convolution's weight");
     int64_t blocks = conv_up(j->v.depth, CONV_TAPS) * j->v.groups;
     tni_parallel(blocks, 1 + 16384 / (CONV_TAPS * j->v.og), conv_lay_range, j);
@@ -130,7 +130,7 @@ static void conv_range(void *ctx, int64_t begin, int64_t end, int worker) {
     conv_job *j = ctx;
     size_t patch = (size_t)(j->rows * j->step * j->v.item + 63) / 64 * 64;
     size_t bytes = patch + (conv_narrow(j) ? (size_t)(j->rows * j->cols) * sizeof(float) : 0);
-    char *work = tni_alloc_aligned(bytes);
+    char *work = tni_scratch_take(bytes);
     (void)worker;
     if (!work) j->status = TN_EMEMORY;
     for (int64_t i = begin; i < end && !j->status; i++) {
@@ -138,7 +138,7 @@ static void conv_range(void *ctx, int64_t begin, int64_t end, int worker) {
         int status = conv_block(j, g, m * j->rows, n * j->cols, work, (float *)(work + patch));
         if (status) j->status = status;
     }
-    tni_free_aligned(work, bytes);
+    tni_scratch_give(work);
 }
 
 /* Blocks small enough that every thread has some. */
@@ -183,7 +183,7 @@ static bool conv_depthwise(const conv_job *j) {
 static int conv_depth_lay(conv_job *j) {
     int64_t c = j->v.groups;
     size_t bytes = (size_t)(j->v.depth * c) * sizeof(float);
-    j->weight = tni_alloc(bytes);
+    j->weight = tni_scratch_take(bytes);
     if (!j->weight) return tni_fail_memory(bytes, "a convolution's weight");
     for (int64_t t = 0; t < j->v.depth; t++) {
         const char *src = (const char *)j->w->data + conv_weight_at(j, t) * j->v.item;
@@ -252,9 +252,9 @@ static void conv_depth_range(void *ctx, int64_t begin, int64_t end, int worker) 
     const tni_conv *v = &j->v;
     int64_t c = v->groups, taps = v->depth;
     bool wide = j->dtype != TN_F32;
-    float *work = tni_alloc_array((size_t)(c * (wide ? taps + 1 : 1)), sizeof *work);
-    int64_t *at = tni_alloc_array((size_t)taps, sizeof *at);
-    const float **x = tni_alloc_array((size_t)taps, sizeof *x);
+    float *work = tni_scratch_array((size_t)(c * (wide ? taps + 1 : 1)), sizeof *work);
+    int64_t *at = tni_scratch_array((size_t)taps, sizeof *at);
+    const float **x = tni_scratch_array((size_t)taps, sizeof *x);
     (void)worker;
     if (!work || !at || !x) j->status = TN_EMEMORY;
     for (int64_t m = begin; m < end && !j->status; m++) {
@@ -271,7 +271,7 @@ static void conv_depth_range(void *ctx, int64_t begin, int64_t end, int worker) 
         conv_depth_place(x, (const float *)(void *)j->weight, taps, c, sum);
         if (wide) tni_gemm_current()->narrow(out, j->kind, sum, c);
     }
-    tni_free(work), tni_free(at), tni_free(x);
+    tni_scratch_give(work), tni_scratch_give(at), tni_scratch_give(x);
 }
 
 int tni_cpu_conv(const tni_call *c) {
@@ -294,6 +294,6 @@ int tni_cpu_conv(const tni_call *c) {
         int64_t items = j.v.groups * j.nr * j.nc;
         tni_parallel(items, threads == 1 ? items : 1 + items / (16 * threads), conv_range, &j);
     }
-    tni_free(j.weight);
+    tni_scratch_give(j.weight);
     return j.status ? tni_fail_memory(0, "a convolution") : 0;
 }

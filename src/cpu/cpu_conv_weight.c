@@ -2,9 +2,9 @@
  * channels], by the blocks of cpu_conv_patch.c. Long sums over few taps are cut into parts that
  * threads make side by side and that are joined in their order; parts are fixed by the shapes, so
  * bits do not depend on threads. */
-#include "base/alloc.h"
 #include "base/err.h"
 #include "base/half.h"
+#include "base/scratch.h"
 #include "base/thread.h"
 #include "cpu/cpu_conv.h"
 #include "cpu/gemm.h"
@@ -71,7 +71,7 @@ static void weight_range(void *ctx, int64_t begin, int64_t end, int worker) {
     weight_job *j = ctx;
     int64_t tile = j->kind == TNI_GEMM_F64 ? j->v.og * 8 : 0;
     size_t bytes = (size_t)(j->cols * (TNI_GEMM_KC * j->v.item + tile));
-    char *work = tni_alloc_aligned(bytes);
+    char *work = tni_scratch_take(bytes);
     (void)worker;
     if (!work) j->status = TN_EMEMORY;
     for (int64_t i = begin; i < end && !j->status; i++) {
@@ -79,7 +79,7 @@ static void weight_range(void *ctx, int64_t begin, int64_t end, int worker) {
         int status = weight_block(j, i / (j->nc * j->v.groups), g, k, work);
         if (status) j->status = status;
     }
-    tni_free_aligned(work, bytes);
+    tni_scratch_give(work);
 }
 
 /* Column of the result that column k of the sums is, when taps count from the end. */
@@ -129,8 +129,8 @@ static void weight_depth_range(void *ctx, int64_t begin, int64_t end, int worker
     const tni_conv *v = &j->v;
     int64_t c = v->groups, taps = v->depth;
     bool narrow = j->kind != TNI_GEMM_F32;
-    int64_t *at = tni_alloc_array((size_t)taps, sizeof *at);
-    float *wide = tni_alloc_array((size_t)(2 * c), sizeof *wide);
+    int64_t *at = tni_scratch_array((size_t)taps, sizeof *at);
+    float *wide = tni_scratch_array((size_t)(2 * c), sizeof *wide);
     (void)worker;
     if (!at || !wide) j->status = TN_EMEMORY;
     for (int64_t p = begin; p < end && !j->status; p++) {
@@ -148,7 +148,7 @@ static void weight_depth_range(void *ctx, int64_t begin, int64_t end, int worker
             }
         }
     }
-    tni_free(at), tni_free(wide);
+    tni_scratch_give(at), tni_scratch_give(wide);
 }
 
 /* The parts joined in their order, as the result [channels, taps]. */
@@ -172,11 +172,11 @@ static int weight_depthwise(weight_job *j) {
     j->parts = weight_min(weight_up(j->v.rows, WEIGHT_DEPTH_PART), 32);
     j->rows = weight_up(j->v.rows, j->parts), j->parts = weight_up(j->v.rows, j->rows);
     size_t bytes = (size_t)(j->parts * j->size) * sizeof(float);
-    j->sum = tni_alloc(bytes);
+    j->sum = tni_scratch_take(bytes);
     if (!j->sum) return tni_fail_memory(bytes, "a convolution's gradient");
     tni_parallel(j->parts, 1, weight_depth_range, j);
     if (!j->status) weight_depth_join(j);
-    tni_free(j->sum);
+    tni_scratch_give(j->sum);
     return j->status ? tni_fail_memory(0, "a convolution's gradient") : 0;
 }
 
@@ -211,13 +211,13 @@ int tni_cpu_conv_weight(const tni_call *c) {
     weight_grid(&j);
     bool direct = j.kind == TNI_GEMM_F32 && j.parts == 1 && !j.v.flip;
     size_t bytes = (size_t)(j.parts * j.size) * (j.kind == TNI_GEMM_F64 ? 8 : 4);
-    j.sum = direct ? c->out->data : tni_alloc(bytes);
+    j.sum = direct ? c->out->data : tni_scratch_take(bytes);
     if (!j.sum) return tni_fail_memory(bytes, "a convolution's gradient");
     double work = (double)j.v.rows * (double)j.size;
     int64_t items = j.parts * j.v.groups * j.nc;
     tni_parallel(items, work < 131072 ? items : 1, weight_range, &j);
     if (!direct && !j.status)
         tni_parallel(j.v.groups * j.v.og, 1 + 16384 / (j.v.depth * j.parts), weight_join_range, &j);
-    if (!direct) tni_free(j.sum);
+    if (!direct) tni_scratch_give(j.sum);
     return j.status ? tni_fail_memory(0, "a convolution's gradient") : 0;
 }

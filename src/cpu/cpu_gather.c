@@ -7,8 +7,8 @@
  *
  * Indices are read and checked before anything is written: a bad one costs no partial result. */
 #include "cpu/cpu_gather.h"
-#include "base/alloc.h"
 #include "base/err.h"
+#include "base/scratch.h"
 #include "base/thread.h"
 #include "ops/prims.h"
 #include <stdatomic.h>
@@ -163,13 +163,13 @@ static int gather_places_fail(const gather_places *g, const char *op) {
 }
 
 static int gather_places_make(gather_places *g, const char *op) {
-    g->at = tni_alloc_array((size_t)g->count, sizeof *g->at);
+    g->at = tni_scratch_array((size_t)g->count, sizeof *g->at);
     if (!g->at) return tni_fail_memory((size_t)g->count * sizeof *g->at, op);
     g->bad = g->count;
     tni_parallel(g->count, 4096, gather_places_range, g);
     if (g->bad == g->count) return 0;
     int status = gather_places_fail(g, op);
-    tni_free(g->at);
+    tni_scratch_give(g->at);
     return status;
 }
 
@@ -219,7 +219,7 @@ int tni_cpu_gather(const tni_call *c) {
     int status = gather_places_make(&j.p, "gather");
     if (status) return status;
     tni_parallel(j.p.count * j.s.rows, 1 + 65536 / (1 + j.s.run * j.item), gather_range, &j);
-    tni_free(j.p.at);
+    tni_scratch_give(j.p.at);
     return 0;
 }
 
@@ -283,6 +283,6 @@ int tni_cpu_scatter(const tni_call *c) {
     tni_cpu_copy_view(a, o);
     gather_scatter_parts(&j);
     tni_parallel(j.parts * j.pieces, 1, gather_scatter_range, &j);
-    tni_free(j.p.at);
+    tni_scratch_give(j.p.at);
     return 0;
 }

@@ -2,8 +2,8 @@
  * axes that both operands step through evenly need no table entries of their own, but batch
  * counts are small beside the work, so every case goes through the table. */
 #include "cpu/cpu_matmul.h"
-#include "base/alloc.h"
 #include "base/err.h"
+#include "base/scratch.h"
 #include "cpu/gemm.h"
 
 enum { MATMUL_STACK = 64 }; /* batches whose offsets need no allocation */
@@ -82,7 +82,7 @@ int tni_cpu_matmul(const tni_call *c) {
     if (g.batch > 1) matmul_stack(&g, c);
     if (g.batch <= 1) return tni_gemm_run(&g);
     int64_t few[3 * MATMUL_STACK], *at = few;
-    if (g.batch > MATMUL_STACK) at = tni_alloc_array((size_t)g.batch, 3 * sizeof *at);
+    if (g.batch > MATMUL_STACK) at = tni_scratch_array((size_t)g.batch, 3 * sizeof *at);
     if (!at) return tni_fail_memory((size_t)g.batch * 3 * sizeof *at, "matmul's batch offsets");
     matmul_offsets(a, o->shape, g.batch, at);
     matmul_offsets(b, o->shape, g.batch, at + g.batch);
@@ -91,6 +91,6 @@ int tni_cpu_matmul(const tni_call *c) {
     g.b_at = at + g.batch;
     g.c_at = at + 2 * g.batch;
     int rc = tni_gemm_run(&g);
-    if (at != few) tni_free(at);
+    if (at != few) tni_scratch_give(at);
     return rc;
 }

@@ -1,10 +1,10 @@
 /* Softmax, norms and rotary embedding: dtypes and threads around the row kernels. f16 and bf16 rows
  * are widened, computed in f32 and rounded once; f64 rows have plain loops of their own. */
 #include "cpu/cpu_nn.h"
-#include "base/alloc.h"
 #include "base/cpu.h"
 #include "base/err.h"
 #include "base/half.h"
+#include "base/scratch.h"
 #include "base/thread.h"
 #include "cpu/nn.h"
 #include "ops/prims.h"
@@ -93,7 +93,7 @@ static void nn_range(void *ctx, int64_t begin, int64_t end, int worker) {
     const tni_view *x = &j->c->in[0];
     size_t item = tn_dtype_size(x->dtype), step = (size_t)j->n * item;
     bool half = x->dtype == TN_F16 || x->dtype == TN_BF16;
-    float *t = half ? tni_alloc_array((size_t)j->n, sizeof *t) : NULL;
+    float *t = half ? tni_scratch_array((size_t)j->n, sizeof *t) : NULL;
     (void)worker;
     if (half && !t) {
         j->failed = 1;
@@ -115,7 +115,7 @@ static void nn_range(void *ctx, int64_t begin, int64_t end, int worker) {
                 j->isa->to_bf16(t, (void *)dst, j->n);
         }
     }
-    tni_free(t);
+    tni_scratch_give(t);
 }
 
 static int nn_rows(nn_job *j) {
@@ -139,14 +139,15 @@ static int nn_weight(const tni_view *v, bool f64, const void **use, void **owned
     int64_t n = tni_view_size(v);
     *use = v->data, *owned = NULL;
     if (v->dtype == (f64 ? TN_F64 : TN_F32)) return 0;
-    float *f = tni_alloc_array((size_t)n, f64 ? sizeof(double) : sizeof(float));
+    float *f = tni_scratch_array((size_t)n, f64 ? sizeof(double) : sizeof(float));
     if (!f) return tni_fail_memory((size_t)n * sizeof(double), "a norm's weight");
     if (f64) {
-        float *t = tni_alloc_array((size_t)n, sizeof *t);
-        if (!t) return tni_free(f), tni_fail_memory((size_t)n * sizeof *t, "a norm's weight");
+        float *t = tni_scratch_array((size_t)n, sizeof *t);
+        if (!t)
+            return tni_scratch_give(f), tni_fail_memory((size_t)n * sizeof *t, "a norm's weight");
         nn_widen(tni_nn_current(), v->dtype, v->data, t, n);
         for (int64_t i = 0; i < n; i++) ((double *)(void *)f)[i] = (double)t[i];
-        tni_free(t);
+        tni_scratch_give(t);
     } else {
         nn_widen(tni_nn_current(), v->dtype, v->data, f, n);
     }
@@ -167,8 +168,8 @@ static int nn_norm(const tni_call *c, int op) {
     else
         j.w = w, j.b = b;
     if (!status) status = nn_rows(&j);
-    tni_free(own_w);
-    tni_free(own_b);
+    tni_scratch_give(own_w);
+    tni_scratch_give(own_b);
     return status;
 }
 
@@ -282,7 +283,7 @@ int tni_cpu_rope(const tni_call *c) {
     rope_job j = {.c = c, .p = c->params, .t = x->shape[x->ndim - 2], .heads = 1};
     j.batch = c->in[1].ndim ? x->shape[0] : 1;
     for (int k = 1; k < x->ndim - 2; k++) j.heads *= x->shape[k];
-    float *table = tni_alloc_array((size_t)(j.batch * j.t * j.p->dims), sizeof *table);
+    float *table = tni_scratch_array((size_t)(j.batch * j.t * j.p->dims), sizeof *table);
     if (!table)
         return tni_fail_memory((size_t)(j.batch * j.t * j.p->dims) * sizeof *table,
                                "rope's angles");
@@ -290,6 +291,6 @@ int tni_cpu_rope(const tni_call *c) {
     j.table = table;
     int64_t d = x->shape[x->ndim - 1];
     tni_parallel(tni_view_size(x) / d, 1 + 16384 / d, rope_range, &j);
-    tni_free(table);
+    tni_scratch_give(table);
     return 0;
 }

@@ -1,8 +1,8 @@
 /* Entry of the fused-program executor: checks, choice of the machine, work for the threads. */
 #include "cpu/cpu_program.h"
-#include "base/alloc.h"
 #include "base/cpu.h"
 #include "base/err.h"
+#include "base/scratch.h"
 #include "base/thread.h"
 #include "cpu/vm_run.h"
 #include <string.h>
@@ -99,7 +99,7 @@ void tni_run_layout(tni_run *r) {
 int tni_run_scratch(tni_run *r, int workers) {
     r->scratch_size = (r->scratch_size + 63) / 64 * 64;
     size_t bytes = (size_t)workers * r->scratch_size;
-    r->scratch = tni_alloc_aligned(bytes ? bytes : 64);
+    r->scratch = tni_scratch_take(bytes ? bytes : 64);
     return r->scratch ? 0 : tni_fail_memory(bytes, "scratch of a fused program");
 }
 
@@ -183,7 +183,7 @@ static int program_elementwise(tni_run *r, const void *const *in, void *const *o
         tni_parallel(chunks, 1, program_chunks, &j);
     else
         program_chunks(&j, 0, chunks, 0);
-    if (!on_stack) tni_free_aligned(r->scratch, (size_t)(worth ? threads : 1) * r->scratch_size);
+    if (!on_stack) tni_scratch_give(r->scratch);
     return 0;
 }
 

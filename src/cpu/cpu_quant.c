@@ -2,9 +2,9 @@
  * scratch, and shares them among the threads. The arithmetic is in quant_isa.c; its contract
  * (and why the result does not depend on any choice made here) in quant.h. */
 #include "cpu/cpu_quant.h"
-#include "base/alloc.h"
 #include "base/cpu.h"
 #include "base/err.h"
+#include "base/scratch.h"
 #include "base/thread.h"
 #include "cpu/quant.h"
 #include "ops/prims.h"
@@ -351,11 +351,11 @@ static size_t quant_round(size_t n) { return (n + 63) & ~(size_t)63; }
 
 /* Scratch of `size` bytes: the caller's stack block when it fits. */
 static uint8_t *quant_scratch(uint8_t *stack, size_t size) {
-    return size <= QUANT_STACK ? stack : tni_alloc_aligned(size);
+    return size <= QUANT_STACK ? stack : tni_scratch_take(size);
 }
 
-static void quant_release(uint8_t *stack, uint8_t *p, size_t size) {
-    if (p != stack) tni_free_aligned(p, size);
+static void quant_release(uint8_t *stack, uint8_t *p) {
+    if (p != stack) tni_scratch_give(p);
 }
 
 /* Rows of w a gemm chunk has: as many panels as still give every thread a few chunks. */
@@ -397,17 +397,17 @@ static int quant_integer(tni_qmm *q, const tni_quant_isa *isa) {
             quant_float_rows(&j, q->leave);
             break;
         }
-    quant_release(stack, p, size);
+    quant_release(stack, p);
     return 0;
 }
 
 static int quant_float(tni_qmm *q, const tni_quant_isa *isa) {
     quant_job j = {.q = q, .isa = isa, .part = quant_round((size_t)q->K * 2 * sizeof(float))};
     size_t size = (size_t)tni_threads() * j.part;
-    j.scratch = tni_alloc_aligned(size);
+    j.scratch = tni_scratch_take(size);
     if (!j.scratch) return tni_fail_memory(size, "quantized_matmul's scratch");
     quant_float_rows(&j, NULL);
-    tni_free_aligned(j.scratch, size);
+    tni_scratch_give(j.scratch);
     return 0;
 }
 
@@ -416,10 +416,10 @@ static int quant_cols(tni_qmm *q, const tni_quant_isa *isa) {
     quant_job j = {.q = q, .isa = isa};
     j.part = quant_round((size_t)(q->M + 1) * (size_t)q->group * sizeof(float));
     size_t size = (size_t)tni_threads() * j.part;
-    j.scratch = tni_alloc_aligned(size);
+    j.scratch = tni_scratch_take(size);
     if (!j.scratch) return tni_fail_memory(size, "quantized_matmul's scratch");
     quant_share(&j, quant_job_cols, q->group, 1, q->K * q->N <= QUANT_X_INLINE);
-    tni_free_aligned(j.scratch, size);
+    tni_scratch_give(j.scratch);
     return 0;
 }
 
@@ -514,13 +514,12 @@ static int quant_setup(const tni_call *c, tni_qmm *q) {
 }
 
 /* A row-contiguous copy of v, whose last axis has gaps; strides must have room for ndim. */
-static int quant_dense(tni_view *v, int64_t *strides, void **own, size_t *size) {
+static int quant_dense(tni_view *v, int64_t *strides, void **own) {
     *own = NULL;
     if (quant_last(v) == 1 || v->strides[v->ndim - 1] == 1) return 0;
     const int64_t es = (int64_t)tn_dtype_size(v->dtype), n = tni_view_size(v), last = quant_last(v);
-    *size = (size_t)(n * es);
-    uint8_t *to = *own = tni_alloc_aligned(*size);
-    if (!to) return tni_fail_memory(*size, "a dense copy of quantised weights");
+    uint8_t *to = *own = tni_scratch_array((size_t)n, (size_t)es);
+    if (!to) return tni_fail_memory((size_t)(n * es), "a dense copy of quantised weights");
     for (int64_t i = 0; i < n / last; i++) {
         const uint8_t *from = (const uint8_t *)v->data + quant_row(v, i) * es;
         for (int64_t k = 0; k < last; k++, to += es)
@@ -567,13 +566,11 @@ int tni_cpu_quantized_matmul(const tni_call *c) {
     tni_call dense = *c;
     int64_t strides[4][TN_MAX_NDIM];
     void *own[4] = {NULL};
-    size_t size[4] = {0};
     tni_qmm q;
     dense.in = in;
-    for (int i = 1; i < 4 && !e; i++) e = quant_dense(&in[i], strides[i], &own[i], &size[i]);
+    for (int i = 1; i < 4 && !e; i++) e = quant_dense(&in[i], strides[i], &own[i]);
     if (!e) e = quant_setup(&dense, &q);
     if (!e) e = quant_batches(&dense, &q);
-    for (int i = 1; i < 4; i++)
-        if (own[i]) tni_free_aligned(own[i], size[i]);
+    for (int i = 1; i < 4; i++) tni_scratch_give(own[i]);
     return e;
 }

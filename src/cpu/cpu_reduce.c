@@ -7,8 +7,8 @@
  * stays in L1 and a kernel joins it; and columns, where the inner dimension is kept and the
  * partial results of a window of columns are vectors. Little work a row goes in batches of rows;
  * few outputs with many blocks go to the threads by blocks. */
-#include "base/alloc.h"
 #include "base/err.h"
+#include "base/scratch.h"
 #include "base/thread.h"
 #include "cpu/vm_run.h"
 #include <string.h>
@@ -315,18 +315,18 @@ static int reduce_units(reduce_job *j, int64_t units, double elements, tni_range
     int workers = threads ? tni_threads() : 1, err = tni_run_scratch(r, workers);
     if (err) return err;
     if (split) {
-        j->states = tni_alloc_aligned(states);
+        j->states = tni_scratch_take(states);
         if (!j->states) err = tni_fail_memory(states, "partial results of a reduction");
         for (j->unit = 0; !err && j->unit < units; j->unit++) {
             tni_parallel(j->n_blocks, 1, blocks, j);
             finish(j, 0, j->unit, j->states);
         }
-        tni_free_aligned(j->states, states);
+        tni_scratch_give(j->states);
     } else {
         int64_t grain = threads ? units / (8 * (int64_t)workers) : units;
         tni_parallel(units, grain > 0 ? grain : 1, all, j);
     }
-    tni_free_aligned(r->scratch, (size_t)workers * r->scratch_size);
+    tni_scratch_give(r->scratch);
     return err;
 }
 

@@ -7,9 +7,9 @@
  * their maxima, sums and rows are joined in the parts' order. Blocks and parts are fixed by the
  * shapes, so bits do not depend on threads or ISA. */
 #include "cpu/cpu_sdpa.h"
-#include "base/alloc.h"
 #include "base/err.h"
 #include "base/half.h"
+#include "base/scratch.h"
 #include "base/thread.h"
 #include "cpu/gemm.h"
 #include "cpu/nn.h"
@@ -185,7 +185,7 @@ static void sdpa_place(const sdpa_job *j, sdpa_block *k, int64_t i) {
 
 static float *sdpa_work(const sdpa_job *j, sdpa_block *k) {
     size_t n = (size_t)SDPA_ROWS * (size_t)(j->d + j->dv + SDPA_KEYS + 2);
-    float *work = tni_alloc_array(n, sizeof *work);
+    float *work = tni_scratch_array(n, sizeof *work);
     if (!work) return NULL;
     *k = (sdpa_block){.q = work};
     k->s = k->q + SDPA_ROWS * j->d, k->acc = k->s + SDPA_ROWS * SDPA_KEYS,
@@ -211,7 +211,7 @@ static void sdpa_range(void *ctx, int64_t begin, int64_t end, int worker) {
         else if (j->parts == 1)
             sdpa_finish(j, &k);
     }
-    tni_free(work);
+    tni_scratch_give(work);
 }
 
 static void sdpa_join_range(void *ctx, int64_t begin, int64_t end, int worker) {
@@ -233,12 +233,12 @@ static int sdpa_run(sdpa_job *j, int64_t heads) {
     j->parts = j->blocks == 1 && j->lk > SDPA_KEYS ? (j->lk + SDPA_KEYS - 1) / SDPA_KEYS : 1;
     if (j->parts > 1) {
         size_t n = (size_t)(heads * j->parts * rows * (j->dv + 2));
-        j->partial = tni_alloc_array(n, sizeof *j->partial);
+        j->partial = tni_scratch_array(n, sizeof *j->partial);
         if (!j->partial) return tni_fail_memory(n * sizeof *j->partial, "attention");
     }
     tni_parallel(heads * j->blocks * j->parts, 1, sdpa_range, j);
     if (!j->status && j->parts > 1) tni_parallel(heads, 64, sdpa_join_range, j);
-    tni_free(j->partial);
+    tni_scratch_give(j->partial);
     return j->status ? tni_fail_memory(0, "attention") : 0;
 }
 
@@ -290,13 +290,13 @@ static void sdpa_row64(const sdpa_job *j, int64_t b, int64_t head, int64_t i, do
 static void sdpa_range64(void *ctx, int64_t begin, int64_t end, int worker) {
     sdpa_job *j = ctx;
     int64_t heads = j->hkv * j->group;
-    double *s = tni_alloc_array((size_t)j->lk, sizeof *s);
+    double *s = tni_scratch_array((size_t)j->lk, sizeof *s);
     (void)worker;
     if (!s) j->status = TN_EMEMORY;
     for (int64_t r = begin; r < end && s; r++)
         sdpa_row64(j, r / (heads * j->lq), r / j->lq % heads, r % j->lq, s,
                    (double *)j->c->out->data + r * j->dv);
-    tni_free(s);
+    tni_scratch_give(s);
 }
 
 int tni_cpu_sdpa(const tni_call *c) {

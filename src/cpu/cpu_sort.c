@@ -2,9 +2,9 @@
  * O(n log n) whatever the input, no recursion. Keys are mapped to unsigned integers whose order is
  * the values' order with NaN last, so one comparison serves every dtype. */
 #include "cpu/cpu_sort.h"
-#include "base/alloc.h"
 #include "base/err.h"
 #include "base/half.h"
+#include "base/scratch.h"
 #include "base/thread.h"
 #include "ops/prims.h"
 #include <complex.h>
@@ -114,7 +114,7 @@ static void sort_range(void *ctx, int64_t begin, int64_t end, int worker) {
     sort_job *j = ctx;
     (void)worker;
     size_t item = tn_dtype_size(j->in->dtype);
-    sort_key *v = tni_alloc_array((size_t)j->n * 2, sizeof *v);
+    sort_key *v = tni_scratch_array((size_t)j->n * 2, sizeof *v);
     if (!v) {
         j->failed = 1;
         return;
@@ -132,7 +132,7 @@ static void sort_range(void *ctx, int64_t begin, int64_t end, int worker) {
                 memcpy(dst + (size_t)i * item, src + s[i].at * item, item);
         }
     }
-    tni_free(v);
+    tni_scratch_give(v);
 }
 
 static int sort_run(const tni_call *c, bool arg) {

@@ -10,10 +10,10 @@
  *   packed   panels of A of KC x mr (L2), one panel of B of KC x nr at a time (L1)
  * A product with few columns is computed as C^T = B^T A^T. */
 #include "cpu/gemm.h"
-#include "base/alloc.h"
 #include "base/cpu.h"
 #include "base/err.h"
 #include "base/half.h"
+#include "base/scratch.h"
 #include "base/thread.h"
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -252,13 +252,13 @@ static void gemm_range(void *ctx, int64_t begin, int64_t end, int worker) {
         return;
     }
     if (atomic_load_explicit(&g->failed, memory_order_relaxed)) return;
-    char *scratch = tni_alloc_aligned(g->bytes);
+    char *scratch = tni_scratch_take(g->bytes);
     if (!scratch) {
         atomic_store_explicit(&g->failed, 1, memory_order_relaxed);
         return;
     }
     for (int64_t i = begin; i < end; i++) gemm_item(g, i, scratch);
-    tni_free_aligned(scratch, g->bytes);
+    tni_scratch_give(scratch);
 }
 
 /* ---- the whole product ---- */

@@ -1,6 +1,7 @@
 /* tn_eval, tn_async_eval and tn_commit. */
 #include "base/alloc.h"
 #include "base/err.h"
+#include "eval/flat.h"
 #include "eval/plan.h"
 #include "eval/run.h"
 
@@ -35,7 +36,8 @@ static bool eval_all_ready(tn_list list) {
 int tn_eval(tn_list list) {
     int status = eval_check(list, "eval");
     if (status) return status;
-    if (list.n == 1 && tni_single_fits(list.v[0])) return tni_run_single(list.v[0]);
+    if (list.n == 1 && !tni_recording && tni_single_fits(list.v[0]))
+        return tni_run_single(list.v[0]);
     if (!eval_all_ready(list)) {
         tni_plan p;
         tni_plan_init(&p);

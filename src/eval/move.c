@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "core/buffer.h"
 #include "core/shape.h"
+#include "eval/flat.h"
 #include "eval/run.h"
 #include "ops/op.h"
 #include <string.h>
@@ -70,7 +71,7 @@ static int move_view(tn_array *a, tn_array *x) {
     }
     if (from == to) memcpy(a->strides, x->strides, sizeof(int64_t) * a->ndim);
     if (!x->buf && a->size > 1) { /* one wide element becomes several narrow ones */
-        tni_buffer *buf = tni_buffer_new((size_t)from);
+        tni_buffer *buf = tni_eval_buffer((size_t)from);
         if (!buf) return TN_EMEMORY;
         memcpy(buf->data, x->inl, (size_t)from);
         tni_array_finish(a, buf, 0);

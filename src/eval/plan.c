@@ -80,7 +80,7 @@ static int plan_check_trace(const tni_node *n) {
     if (!n->out[0] || !(n->out[0]->flags & TNI_A_TRACER)) return 0;
     return tni_fail(TN_ESTATE,
                     "eval: the array depends on an argument of a function that is being "
-                    "differentiated; a value is not known inside, return the array instead");
+                    "transformed; a value is not known inside, return the array instead");
 }
 
 static bool plan_is_leaf(const tni_node *n) {

@@ -6,6 +6,7 @@
 #include "core/buffer.h"
 #include "core/shape.h"
 #include "eval/build.h"
+#include "eval/flat.h"
 #include "ops/op.h"
 #include <string.h>
 
@@ -16,13 +17,14 @@ int tni_input_ready(tn_array *a) {
         s = tni_state_of(a);
     }
     if (s == TNI_ERROR) return tni_fail(a->status, "%s", tn_array_error(a));
-    return s == TNI_READY ? 0 : tni_fail(TN_EINTERNAL, "eval: an input was not computed");
+    if (s != TNI_READY) return tni_fail(TN_EINTERNAL, "eval: an input was not computed");
+    return tni_recording ? tni_flat_keep(tni_recording, a) : 0;
 }
 
 int tni_output_alloc(tn_array *a, tni_buffer **buf, void **data) {
     *buf = NULL, *data = a->inl;
-    if (a->size <= 1) return 0;
-    *buf = tni_buffer_new((size_t)a->size * tn_dtype_size((tn_dtype)a->dtype));
+    if (a->size < 1 || (a->size == 1 && !tni_recording)) return 0;
+    *buf = tni_eval_buffer((size_t)a->size * tn_dtype_size((tn_dtype)a->dtype));
     if (!*buf) return TN_EMEMORY;
     *data = (*buf)->data;
     return 0;
@@ -39,13 +41,13 @@ int tni_copy_view(const tni_view *src, const tni_view *dst) {
     if (!tni_view_size(dst)) return 0;
     tni_program p;
     tni_program_copy(&p, src->dtype, src->strides, dst->dtype, dst->strides, dst->ndim, dst->shape);
-    return tni_backends[0]->run(&p, (const void *const[]){src->data}, (void *const[]){dst->data});
+    return tni_launch_program(&p, (const void *const[]){src->data}, (void *const[]){dst->data});
 }
 
 int tni_copy_dense(const tni_view *src, tni_buffer **buf) {
     int64_t strides[TN_MAX_NDIM];
     tni_row_strides(src->ndim, src->shape, strides);
-    *buf = tni_buffer_new((size_t)tni_view_size(src) * tn_dtype_size(src->dtype));
+    *buf = tni_eval_buffer((size_t)tni_view_size(src) * tn_dtype_size(src->dtype));
     if (!*buf) return TN_EMEMORY;
     tni_view dst = {(*buf)->data, src->dtype, src->ndim, src->shape, strides};
     int status = tni_copy_view(src, &dst);
@@ -102,7 +104,7 @@ static int run_program(tni_build *b) {
         }
     tni_build_loop(b);
     for (int i = 0; i < p->n_in; i++) in[i] = tni_array_data(b->in[i]);
-    int status = b->out[0]->size ? tni_backends[0]->run(p, in, out) : 0;
+    int status = b->out[0]->size ? tni_launch_program(p, in, out) : 0;
     if (status) {
         run_drop(buf, p->n_out);
         return status;
@@ -209,7 +211,7 @@ static int run_kernel(tni_node *n, tni_kernel kernel) {
     if (!status) status = run_kernel_inputs(&r, n);
     if (!status) status = run_kernel_outputs(&r, n, &empty);
     tni_call c = {n->prim->id, n->params, n->n_in, n->n_out, r.in, r.out};
-    if (!status && !empty) status = kernel(&c);
+    if (!status && !empty) status = tni_launch_kernel(kernel, &c, n->prim->params_size);
     if (!status) run_finish(n, r.buf);
     run_args_free(&r, total);
     return status;
@@ -227,7 +229,7 @@ static int run_lowered(tni_node *n) {
     for (int i = 0; i < n->n_out && !status; i++) status = tni_input_ready(low[i]);
     for (int i = 0; i < n->n_out && !status; i++) {
         tni_view src = tni_view_of(low[i]);
-        if (n->out[i]->size > 1)
+        if (n->out[i]->size > 1 || tni_recording)
             status = tni_copy_dense(&src, &buf[i]);
         else
             n->out[i]->inl[0] = 0, memcpy(n->out[i]->inl, src.data, tn_nbytes(low[i]));

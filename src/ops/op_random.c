@@ -3,9 +3,11 @@
 #include "base/err.h"
 #include "base/threefry.h"
 #include "ops/build.h"
+#include "ops/random.h"
 #include <math.h>
 
 static _Thread_local tni_u32x2 random_state;
+static _Thread_local tn_array **random_slot;
 
 /* split(key) of MLX: bits of shape (2, 2), whose counters are 0, 1, 2, 3 paired (0,2), (1,3). */
 static void random_split_key(tni_u32x2 key, tni_u32x2 *first, tni_u32x2 *second) {
@@ -14,7 +16,20 @@ static void random_split_key(tni_u32x2 key, tni_u32x2 *first, tni_u32x2 *second)
     *second = (tni_u32x2){p.y, q.y};
 }
 
+tn_array **tni_random_trace(tn_array **slot) {
+    tn_array **before = random_slot;
+    random_slot = slot;
+    return before;
+}
+
+void tni_random_get(uint32_t key[2]) { key[0] = random_state.x, key[1] = random_state.y; }
+void tni_random_put(const uint32_t key[2]) { random_state = (tni_u32x2){key[0], key[1]}; }
+
 void tn_random_seed(uint64_t seed) {
+    if (random_slot) {
+        (void)tn_assign(random_slot, tn_random_key(seed));
+        return;
+    }
     random_state = (tni_u32x2){(uint32_t)(seed >> 32), (uint32_t)seed};
 }
 
@@ -24,7 +39,16 @@ tn_array *tn_random_key(uint64_t seed) {
     return tn_array_new((uint32_t[2]){(uint32_t)(seed >> 32), (uint32_t)seed}, TN_U32, TN_SHAPE(2));
 }
 
+/* The same in graph words. */
+static tn_array *random_next_traced(void) {
+    tn_array *pair = tn_random_split(*random_slot, 2), *draw;
+    int status = tn_assign(random_slot, tn_reshape(tn_slice_axis(pair, 0, 0, 1), TN_SHAPE(2)));
+    draw = tn_reshape(tn_slice_axis(pair, 0, 1, 2), TN_SHAPE(2));
+    return status ? tni_error_last() : draw;
+}
+
 static tn_array *random_next(void) {
+    if (random_slot) return random_next_traced();
     tni_u32x2 draw;
     random_split_key(random_state, &random_state, &draw);
     return tn_array_new((uint32_t[2]){draw.x, draw.y}, TN_U32, TN_SHAPE(2));

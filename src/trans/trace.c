@@ -12,9 +12,15 @@ static tn_array *trace_tracer(tn_array *x) {
     return a;
 }
 
+static _Thread_local int trace_depth;
+
+bool tni_tracing(void) { return trace_depth > 0; }
+
 int tni_trace_open(tni_trace *t, int n, tn_array *const *x) {
     memset(t, 0, sizeof *t);
     t->x = x;
+    t->open = true;
+    trace_depth++;
     t->tracer = tni_calloc((size_t)n + 1, sizeof *t->tracer);
     if (!t->tracer) return tni_fail_memory((size_t)n * sizeof *t->tracer, "a trace");
     for (; t->n < n; t->n++) {
@@ -26,6 +32,8 @@ int tni_trace_open(tni_trace *t, int n, tn_array *const *x) {
 }
 
 void tni_trace_close(tni_trace *t) {
+    if (t->open) trace_depth--;
+    t->open = false;
     for (int i = 0; i < t->n; i++) t->tracer[i]->flags &= (uint8_t)~TNI_A_TRACER;
 }
 

@@ -20,6 +20,7 @@ typedef struct tni_step {
 
 typedef struct tni_trace {
     int n; /* arguments */
+    bool open;
     tn_array *const *x;
     tn_array **tracer;
     uint64_t epoch;
@@ -35,6 +36,7 @@ typedef struct tni_trace {
 
 /* Makes the tracers, in the current scope; `x` must outlive the trace. 0 or a status. */
 int tni_trace_open(tni_trace *t, int n, tn_array *const *x);
+bool tni_tracing(void); /* some trace of this thread is open */
 /* Ends tracing: what was built may be evaluated again. Frees nothing. */
 void tni_trace_close(tni_trace *t);
 /* Orders what lies between the tracers and out[0..n), closes, replaces tracers by arguments. */

@@ -1,0 +1,67 @@
+/* Inside a compiled function: its plans, one a signature (compile_plan.c makes them, compile_run.c
+ * runs them, compile.c keeps them). */
+#ifndef TNI_TRANS_COMPILE_H
+#define TNI_TRANS_COMPILE_H
+
+#include "base/vec.h"
+#include "eval/flat.h"
+#include <pthread.h>
+
+/* Where a result comes from. */
+typedef enum compiled_from {
+    COMPILED_ARGUMENT, /* it is an argument, untouched */
+    COMPILED_CONSTANT, /* it depends on no argument */
+    COMPILED_BUFFER    /* memory of the plan */
+} compiled_from;
+
+typedef struct compiled_result {
+    compiled_from from;
+    int argument;       /* ARGUMENT; BUFFER: whose memory it is, -1: of none */
+    tn_array *constant; /* CONSTANT: kept */
+    int32_t buffer;     /* BUFFER */
+    int64_t at;         /* BUFFER: bytes into it */
+    tn_dtype dtype;
+    int ndim;
+    int64_t size;
+    bool weak, row_major;
+    int64_t shape[TN_MAX_NDIM], strides[TN_MAX_NDIM];
+} compiled_result;
+
+typedef struct compiled_plan {
+    int64_t *signature;
+    size_t n_signature;
+    uint64_t used; /* when last */
+    tni_flat flat;
+    size_t bound; /* bytes of the arena's buffers that live together: the arena cannot be smaller */
+    bool random;  /* it draws from the thread's sequence: one more argument and result */
+    int n_arg, n_result; /* arguments: inputs, state, random key; results: outputs, state, key */
+    int32_t *arg;        /* buffer of each argument */
+    compiled_result *result;
+    TNI_VEC(int32_t) own; /* buffers of results that outlive a run */
+    tni_buffer **memory;  /* of a run: one for each of `own`, then one for each argument */
+    tn_array **made;      /* of a run: the results' arrays */
+} compiled_plan;
+
+struct tn_compiled {
+    pthread_mutex_t lock;
+    tn_fns fn;
+    void *ud;
+    int n_out, n_state, capacity;
+    tn_array ***state; /* slots */
+    TNI_VEC(compiled_plan *) plans;
+    uint64_t clock;
+    tn_compile_stats stats;
+};
+
+enum { COMPILED_INLINE = 1 }; /* results of so many elements hold their value themselves */
+
+/* Traces fn over x[0..n) (inputs, state, key) and plans it; NULL with the message set. The slots
+ * are as before. */
+compiled_plan *tni_compiled_plan(tn_compiled *c, int n, tn_array *const *x);
+void tni_compiled_plan_free(compiled_plan *p);
+
+/* Runs a plan over x[0..n); out[n_out] are results of the current scope, slots hold the new state.
+ * On failure out is not touched. */
+int tni_compiled_run(tn_compiled *c, compiled_plan *p, tn_array *const *x, tn_array **out);
+
+#endif
