@@ -86,7 +86,7 @@ static int graph_check_node(const tni_node *n) {
             return tni_fail(TN_EINTERNAL, "graph: output %d of %s belongs elsewhere", i,
                             n->prim->name);
     }
-    if (live == atomic_load(&((tni_node *)(uintptr_t)n)->refs)) return 0;
+    if (live == atomic_load(&((tni_node *)(uintptr_t)n)->refs)) return tni_infer_node(n);
     return tni_fail(TN_EINTERNAL, "graph: %s counts %d outputs, %d are there", n->prim->name,
                     atomic_load(&((tni_node *)(uintptr_t)n)->refs), live);
 }

@@ -18,6 +18,25 @@ enum {
     TNI_F_ROWS = 2   /* it wants the last axis of each to have stride 1 */
 };
 
+/* What a value is; rules fill in or check those of the outputs. */
+typedef struct tni_spec {
+    tn_dtype dtype;
+    int ndim;
+    int64_t shape[TN_MAX_NDIM];
+} tni_spec;
+
+struct tni_prim;
+
+/* A question to a shape rule. Nothing in it is believed: it may come from a file. */
+typedef struct tni_infer_call {
+    const char *op; /* what messages name: the public function, or the primitive */
+    const struct tni_prim *prim;
+    const void *params;
+    int n_in, n_out;
+    const tni_out_spec *in;
+    tni_spec *out; /* what a primitive leaves free (a reshape's shape) comes in as wanted */
+} tni_infer_call;
+
 typedef struct tni_prim {
     const char *name;
     int id; /* TNI_OP_... */
@@ -25,6 +44,9 @@ typedef struct tni_prim {
     int code; /* EW: enum tni_ew, or -1 cast, -2 copy; REDUCE: enum tni_red */
     uint32_t flags;
     size_t params_size;
+    /* Checks inputs, parameters and what is wanted, and says what the outputs are; 0 or a status.
+     * Called through tni_infer. */
+    int (*infer)(const tni_infer_call *c);
     /* The same values from simpler ops, as arrays of the current scope; NULL: none. */
     int (*lower)(const tni_node *n, tn_array **out);
     /* Derivatives (ops/rules.h): cotangents of the outputs (NULL: zero) to those of the wanted
@@ -33,5 +55,11 @@ typedef struct tni_prim {
     int (*vjp)(const tni_node *n, tn_array *const *cot, const bool *want, tn_array **grad);
     int (*jvp)(const tni_node *n, tn_array *const *tan, tn_array **out);
 } tni_prim;
+
+/* Asks c->prim's rule, and checks what every primitive has to hold to: known dtypes, sizes that
+ * can be held, at most TNI_MAX_OUT outputs. 0 or a status with a sentence; c->out is what it is. */
+int tni_infer(const tni_infer_call *c);
+/* Whether a node's outputs are what the rule says; TN_EINTERNAL if they are not. */
+int tni_infer_node(const tni_node *n);
 
 #endif

@@ -25,17 +25,28 @@ tn_array *tn_ones_like(tn_array *a) {
     return tn_ones(tn_shape(a), (tn_dtype)a->dtype);
 }
 
+/* The dtype and the number of elements are free. */
+TNI_RULE_INFER(arange) {
+    tn_dtype d = c->out[0].dtype;
+    if (tni_infer_arity(c, 0, 0)) return TN_EVALUE;
+    if (d == TN_BOOL || d == TN_C64)
+        return tni_fail(TN_EDTYPE, "%s: not defined for %s", c->op, tn_dtype_name(d));
+    if (c->out[0].ndim != 1)
+        return tni_fail(TN_ESHAPE, "%s: has one axis, not %d", c->op, c->out[0].ndim);
+    return 0;
+}
+
 tn_array *tn_arange(double start, double stop, double step, tn_dtype dtype) {
-    if (dtype == TN_BOOL || dtype == TN_C64 || (unsigned)dtype >= TN_DTYPE_COUNT)
+    if ((unsigned)dtype >= TN_DTYPE_COUNT)
         return tni_error_array(TN_EDTYPE, "arange: not defined for %s", tn_dtype_name(dtype));
     double n = step != 0 ? ceil((stop - start) / step) : NAN;
     if (isnan(n) || n > 0x1p59)
         return tni_error_array(TN_EVALUE,
                                "arange: from %g to %g by %g has no length that can be held", start,
                                stop, step);
-    int64_t shape = n > 0 ? (int64_t)n : 0;
     tni_p_arange p = {start, step, (int64_t)start, (int64_t)step};
-    return tni_op1(TNI_PRIM(arange), 0, NULL, &p, dtype, 1, &shape);
+    tni_spec want = {dtype, 1, {n > 0 ? (int64_t)n : 0}};
+    return tni_op_rule("arange", TNI_PRIM(arange), 0, NULL, &p, &want);
 }
 
 tn_array *tn_linspace(double start, double stop, int64_t num, tn_dtype dtype) {

@@ -38,25 +38,26 @@ static int conv_settings(const char *op, const tn_conv_opt *o, int nd, tni_p_con
     return 0;
 }
 
-/* Input and weight fit each other, and the number of axes the function has. */
-static int conv_check(const char *op, const tn_array *x, const tn_array *w, int nd, int groups) {
+static const char *conv_axes(int nd) {
+    return nd == 1 ? "3" : nd == 2 ? "4" : nd == 3 ? "5" : "3, 4 or 5";
+}
+
+/* Input and weight fit each other, and the number of axes the function has (0: any). */
+static int conv_check(const char *op, const tni_out_spec *x, const tni_out_spec *w, int nd,
+                      int groups) {
     int n = nd ? nd : x->ndim - 2;
     if (x->ndim != n + 2 || w->ndim != n + 2 || n < 1 || n > 3)
         return tni_fail(TN_ESHAPE, "%s: input %s and weight %s must have %s axes", op,
-                        tni_describe(x), tni_describe(w),
-                        nd == 1   ? "3"
-                        : nd == 2 ? "4"
-                        : nd == 3 ? "5"
-                                  : "3, 4 or 5");
-    if (!tni_is_float((tn_dtype)x->dtype) || !tni_is_float((tn_dtype)w->dtype))
-        return tni_fail(TN_EDTYPE, "%s: needs floats, not %s and %s", op, tni_describe(x),
-                        tni_describe(w));
+                        tni_describe_spec(x), tni_describe_spec(w), conv_axes(nd));
+    if (!tni_is_float(x->dtype) || !tni_is_float(w->dtype))
+        return tni_fail(TN_EDTYPE, "%s: needs floats, not %s and %s", op, tni_describe_spec(x),
+                        tni_describe_spec(w));
     if (groups < 1 || w->shape[0] % groups || x->shape[n + 1] % groups ||
         x->shape[n + 1] / groups != w->shape[n + 1])
         return tni_fail(TN_ESHAPE,
                         "%s: weight %s does not fit the channels of %s in %d groups (weight: [out, "
                         "..., in / groups])",
-                        op, tni_describe(w), tni_describe(x), groups);
+                        op, tni_describe_spec(w), tni_describe_spec(x), groups);
     return 0;
 }
 
@@ -67,41 +68,97 @@ static int64_t conv_out(int64_t in, int64_t k, const tni_p_conv *p, int d) {
     return room < 0 ? -1 : room / p->stride[d] + 1;
 }
 
-tn_array *tni_conv_node(const char *op, tn_array *x, tn_array *w, const tni_p_conv *p) {
-    int64_t shape[5], size;
-    int nd = p->nd;
-    shape[0] = x->shape[0], shape[nd + 1] = w->shape[0];
-    for (int d = 0; d < nd; d++) {
+static bool conv_within(int32_t x, int32_t least) { return x >= least && x <= CONV_MOST; }
+
+/* Settings of a node's axes are in range. */
+static int conv_infer_settings(const tni_infer_call *c, const tni_p_conv *p) {
+    bool good = p->nd >= 1 && p->nd <= 3 && p->groups >= 1 && tni_infer_flag(p->flip);
+    for (int d = 0; good && d < p->nd; d++)
+        good = conv_within(p->stride[d], 1) && conv_within(p->dilation[d], 1) &&
+               conv_within(p->input_dilation[d], 1) && conv_within(p->low[d], -CONV_MOST) &&
+               conv_within(p->high[d], -CONV_MOST);
+    return good ? 0 : tni_fail(TN_EVALUE, "%s: settings out of range", c->op);
+}
+
+/* Sizes of the places of the output for x and taps w; 0 or a status. */
+static int conv_places(const tni_infer_call *c, const tni_out_spec *x, const tni_out_spec *w,
+                       int64_t *places) {
+    const tni_p_conv *p = c->params;
+    for (int d = 0; d < p->nd; d++) {
         if (x->shape[d + 1] > CONV_MOST || w->shape[d + 1] > CONV_MOST || w->shape[d + 1] < 1)
-            return tni_error_array(TN_ESHAPE, "%s: axis %d of %s or %s is empty or too large", op,
-                                   d + 1, tni_describe(x), tni_describe(w));
-        shape[d + 1] = conv_out(x->shape[d + 1], w->shape[d + 1], p, d);
-        if (shape[d + 1] < 0)
-            return tni_error_array(TN_ESHAPE,
-                                   "%s: weight %s is wider than axis %d of the padded input %s", op,
-                                   tni_describe(w), d + 1, tni_describe(x));
+            return tni_fail(TN_ESHAPE, "%s: axis %d of %s or %s is empty or too large", c->op,
+                            d + 1, tni_describe_spec(x), tni_describe_spec(w));
+        places[d] = conv_out(x->shape[d + 1], w->shape[d + 1], p, d);
+        if (places[d] < 0)
+            return tni_fail(TN_ESHAPE, "%s: weight %s is wider than axis %d of the padded input %s",
+                            c->op, tni_describe_spec(w), d + 1, tni_describe_spec(x));
     }
-    if (!tni_shape_size(nd + 2, shape, &size))
-        return tni_error_array(TN_ESHAPE, "%s: the result is too large", op);
+    return 0;
+}
+
+TNI_RULE_INFER(conv) {
+    const tni_p_conv *p = c->params;
+    int64_t shape[5], size;
+    if (tni_infer_arity(c, 2, 2)) return TN_EVALUE;
+    const tni_out_spec *x = &c->in[0], *w = &c->in[1];
+    int status = conv_infer_settings(c, p);
+    if (!status) status = conv_check(c->op, x, w, p->nd, p->groups);
+    if (!status && x->dtype != w->dtype)
+        status =
+            tni_fail(TN_EDTYPE, "%s: %s by %s", c->op, tni_describe_spec(x), tni_describe_spec(w));
+    if (!status) status = conv_places(c, x, w, shape + 1);
+    if (status) return status;
+    shape[0] = x->shape[0], shape[p->nd + 1] = w->shape[0];
+    if (!tni_shape_size(p->nd + 2, shape, &size))
+        return tni_fail(TN_ESHAPE, "%s: the result is too large", c->op);
+    tni_infer_out(c, 0, x->dtype, p->nd + 2, shape);
+    return 0;
+}
+
+/* The weight's sizes are free as far as they give the places that the cotangent has. */
+TNI_RULE_INFER(conv_weight) {
+    const tni_p_conv *p = c->params;
+    int64_t places[3];
+    if (tni_infer_arity(c, 2, 2)) return TN_EVALUE;
+    const tni_out_spec *x = &c->in[0], *d = &c->in[1];
+    const tni_out_spec w = {x->dtype, c->out[0].ndim, c->out[0].shape};
+    int status = conv_infer_settings(c, p), last = p->nd + 1;
+    if (!status) status = conv_check(c->op, x, &w, p->nd, p->groups);
+    if (!status) status = conv_places(c, x, &w, places);
+    if (status) return status;
+    bool fit = d->dtype == x->dtype && d->ndim == x->ndim && d->shape[0] == x->shape[0] &&
+               d->shape[last] == w.shape[0];
+    for (int i = 0; i < p->nd && fit; i++) fit = d->shape[i + 1] == places[i];
+    c->out[0].dtype = x->dtype;
+    if (fit) return 0;
+    return tni_fail(TN_ESHAPE, "%s: cotangent %s does not fit input %s and weight %s", c->op,
+                    tni_describe_spec(d), tni_describe_spec(x), tni_describe_spec(&w));
+}
+
+tn_array *tni_conv_node(const char *op, tn_array *x, tn_array *w, const tni_p_conv *p) {
     tn_dtype d = tni_result_type(2, (tn_array *[]){x, w});
     tn_array *in[2] = {tni_cast(x, d), tni_cast(w, d)};
-    if (tni_is_error(in[0])) return in[0];
-    if (tni_is_error(in[1])) return in[1];
-    return tni_op1(TNI_PRIM(conv), 2, in, p, d, nd + 2, shape);
+    return tni_op_rule(op, TNI_PRIM(conv), 2, in, p, NULL);
 }
 
 tn_array *tni_conv_weight_node(tn_array *x, tn_array *d, const tni_p_conv *p, const tn_array *w) {
     tn_array *in[2] = {tni_cast(x, (tn_dtype)w->dtype), tni_cast(d, (tn_dtype)w->dtype)};
-    if (tni_is_error(in[0])) return in[0];
-    if (tni_is_error(in[1])) return in[1];
-    return tni_op1(TNI_PRIM(conv_weight), 2, in, p, (tn_dtype)w->dtype, w->ndim, w->shape);
+    tni_spec want = {.dtype = (tn_dtype)w->dtype, .ndim = w->ndim};
+    memcpy(want.shape, w->shape, sizeof want.shape[0] * w->ndim);
+    return tni_op_rule("conv_weight", TNI_PRIM(conv_weight), 2, in, p, &want);
+}
+
+/* What the caller gave, before it is turned into a node's settings. */
+static int conv_check_arrays(const char *op, const tn_array *x, const tn_array *w, int nd,
+                             const tn_conv_opt *opt) {
+    tni_out_spec a = tni_spec_of(x), b = tni_spec_of(w);
+    return conv_check(op, &a, &b, nd, opt && opt->groups ? opt->groups : 1);
 }
 
 static tn_array *conv(const char *op, int nd, tn_array *x, tn_array *w, const tn_conv_opt *opt) {
     TNI_INPUTS(op, x, w);
     tni_p_conv p;
-    if (conv_check(op, x, w, nd, opt && opt->groups ? opt->groups : 1) ||
-        conv_settings(op, opt, x->ndim - 2, &p))
+    if (conv_check_arrays(op, x, w, nd, opt) || conv_settings(op, opt, x->ndim - 2, &p))
         return tni_error_last();
     if (opt && opt->output_padding.n)
         return tni_error_array(TN_EVALUE, "%s: output_padding is for transposed convolutions", op);
@@ -130,8 +187,7 @@ static tn_array *conv_transpose(const char *op, int nd, tn_array *x, tn_array *w
     TNI_INPUTS(op, x, w);
     tni_p_conv p;
     int32_t more[3] = {0};
-    if (conv_check(op, x, w, nd, opt && opt->groups ? opt->groups : 1) ||
-        conv_settings(op, opt, nd, &p))
+    if (conv_check_arrays(op, x, w, nd, opt) || conv_settings(op, opt, nd, &p))
         return tni_error_last();
     if (opt && (opt->input_dilation.n || opt->padding_high.n || opt->flip))
         return tni_error_array(

@@ -32,13 +32,18 @@ static const struct {
 #undef EW3
 };
 
-const char *tni_describe(const tn_array *a) {
+const char *tni_describe_spec(const tni_out_spec *a) {
     static _Thread_local char buf[4][TNI_SHAPE_STR + 16];
     static _Thread_local unsigned turn;
     char s[TNI_SHAPE_STR], *b = buf[turn++ % 4];
     snprintf(b, sizeof buf[0], "%s %s", tni_shape_str(a->ndim, a->shape, s, sizeof s),
-             tn_dtype_name((tn_dtype)a->dtype));
+             tn_dtype_name(a->dtype));
     return b;
+}
+
+const char *tni_describe(const tn_array *a) {
+    tni_out_spec s = tni_spec_of(a);
+    return tni_describe_spec(&s);
 }
 
 tn_array *tni_inputs(const char *op, tn_list in) {
@@ -63,11 +68,8 @@ tn_array *tni_cast(tn_array *a, tn_dtype dtype) {
     return tni_op1(TNI_PRIM(astype), 1, &a, NULL, dtype, a->ndim, a->shape);
 }
 
-/* The dtype the operands meet in, the one computed in, and the result's; -1: not allowed. */
-static int ew_dtypes(enum ew_dom dom, int n, tn_array *const *in, tn_dtype *compute,
-                     tn_dtype *result) {
-    tn_dtype d = n == 1 ? (tn_dtype)in[0]->dtype
-                        : tni_result_type(dom == DOM_SEL ? 2 : n, dom == DOM_SEL ? in + 1 : in);
+/* For operands that meet in d: the dtype computed in, and the result's; -1: not allowed. */
+static int ew_dtypes(enum ew_dom dom, tn_dtype d, tn_dtype *compute, tn_dtype *result) {
     bool is_bool = d == TN_BOOL, is_complex = d == TN_C64;
     *compute = *result = d;
     switch (dom) {
@@ -113,11 +115,13 @@ tn_array *tni_ew(int e, int n, tn_array *const *in) {
     tn_array *bad = tni_inputs(op, (tn_list){in, n}), *v[3];
     if (bad) return bad;
     enum ew_dom dom = ew_info[e].dom;
-    tn_dtype compute, result;
-    if (ew_dtypes(dom, n, in, &compute, &result)) return ew_bad_dtype(op, n, in);
+    tn_dtype compute, result,
+        d = n == 1 ? (tn_dtype)in[0]->dtype
+                   : tni_result_type(dom == DOM_SEL ? 2 : n, dom == DOM_SEL ? in + 1 : in);
+    if (ew_dtypes(dom, d, &compute, &result)) return ew_bad_dtype(op, n, in);
     int64_t shape[TN_MAX_NDIM];
     int ndim = in[0]->ndim;
-    for (int d = 0; d < ndim; d++) shape[d] = in[0]->shape[d];
+    for (int i = 0; i < ndim; i++) shape[i] = in[0]->shape[i];
     for (int i = 1; i < n; i++)
         if (!tni_broadcast(ndim, shape, in[i]->ndim, in[i]->shape, &ndim, shape)) {
             if (n == 2)
@@ -135,6 +139,45 @@ tn_array *tni_ew(int e, int n, tn_array *const *in) {
         return tni_error_array(TN_ESHAPE, "%s: the result is too large", op);
     return tni_op1(TNI_PRIM_EW(e), n, v, NULL, result, ndim, shape);
 }
+
+/* Of a node, whose operands have been cast. Not asked by tni_ew, where every nanosecond counts. */
+TNI_RULE_INFER(ew) {
+    static const int arity[] = {
+#define EW1(name, ...) 1,
+#define EW2(name, ...) 2,
+#define EW3(name, ...) 3,
+#include "ops/elementwise.def"
+#undef EW1
+#undef EW2
+#undef EW3
+    };
+    const tni_out_spec *in = c->in;
+    int n = arity[c->prim->code], ndim = 0;
+    int64_t shape[TN_MAX_NDIM];
+    if (tni_infer_arity(c, n, n)) return TN_EVALUE;
+    enum ew_dom dom = ew_info[c->prim->code].dom;
+    tn_dtype d = in[n - 1].dtype, compute, result;
+    bool good = !ew_dtypes(dom, d, &compute, &result) && compute == d;
+    for (int i = 0; i < n; i++)
+        good = good && in[i].dtype == (dom == DOM_SEL && i == 0 ? TN_BOOL : d);
+    if (!good)
+        return tni_fail(TN_EDTYPE, "%s: not defined for operands like %s", c->op,
+                        tni_describe_spec(&in[0]));
+    for (int i = 0; i < n; i++)
+        if (!tni_broadcast(ndim, shape, in[i].ndim, in[i].shape, &ndim, shape))
+            return tni_fail(TN_ESHAPE, "%s: shapes of %s and %s do not broadcast", c->op,
+                            tni_describe_spec(&in[0]), tni_describe_spec(&in[i]));
+    tni_infer_out(c, 0, result, ndim, shape);
+    return 0;
+}
+
+TNI_RULE_INFER(astype) { /* the dtype is free */
+    if (tni_infer_arity(c, 1, 1)) return TN_EVALUE;
+    tni_infer_out(c, 0, c->out[0].dtype, c->in[0].ndim, c->in[0].shape);
+    return 0;
+}
+
+TNI_RULE_INFER(contiguous) { return tni_infer_arity(c, 1, 1) ? TN_EVALUE : tni_infer_like(c, 0); }
 
 #define EW1(name, ...)                                                                             \
     tn_array *tn_##name(tn_array *a) { return tni_ew(TNI_EW_##name, 1, &a); }

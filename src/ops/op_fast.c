@@ -14,11 +14,19 @@ static tn_array *fast_back(tn_array *y, const tni_node *n) {
 }
 static bool fast_is_real(const tn_array *a) { return tni_is_float((tn_dtype)a->dtype); }
 
+static bool fast_real(const tni_out_spec *a) { return tni_is_float(a->dtype); }
+
 /* ---- softmax ---- */
 
 static tn_array *fast_softmax_axes(tn_array *x, tn_ints axes) {
     tn_array *e = tn_exp(tn_sub(x, tn_max(x, axes, true)));
     return tn_div(e, tn_sum(e, axes, true));
+}
+
+TNI_RULE_INFER(softmax) {
+    if (tni_infer_arity(c, 1, 1)) return TN_EVALUE;
+    if (c->in[0].ndim && fast_real(c->in)) return tni_infer_like(c, 0);
+    return tni_fail(TN_EDTYPE, "%s: not defined for %s", c->op, tni_describe_spec(c->in));
 }
 
 tn_array *tn_softmax(tn_array *a, tn_ints axes) {
@@ -41,29 +49,42 @@ int tni_lower_softmax(const tni_node *n, tn_array **out) {
 
 /* ---- norms ---- */
 
-/* A weight or bias of the last axis: [D], or absent. */
-static int fast_norm_param(const char *op, const char *what, const tn_array *x, const tn_array *w) {
-    if (!w || (w->ndim == 1 && w->shape[0] == x->shape[x->ndim - 1] && fast_is_real(w))) return 0;
-    return tni_fail(TN_ESHAPE, "%s: %s %s does not fit the last axis of %s", op, what,
-                    tni_describe(w), tni_describe(x));
+/* A weight or bias of the last axis: [D]. */
+static int fast_norm_param(const tni_infer_call *c, const char *what, int i) {
+    const tni_out_spec *x = c->in, *w = &c->in[i];
+    if (w->ndim == 1 && w->shape[0] == x->shape[x->ndim - 1] && fast_real(w)) return 0;
+    return tni_fail(TN_ESHAPE, "%s: %s %s does not fit the last axis of %s", c->op, what,
+                    tni_describe_spec(w), tni_describe_spec(x));
 }
+
+static int fast_norm_infer(const tni_infer_call *c, int most) {
+    const tni_p_norm *p = c->params;
+    bool weight = p->has_weight, bias = p->has_bias;
+    int n = 1 + weight + bias;
+    if (!tni_infer_flag(p->has_weight) || !tni_infer_flag(p->has_bias) || n > most)
+        return tni_fail(TN_EVALUE, "%s: parameters out of range", c->op);
+    if (tni_infer_arity(c, n, n)) return TN_EVALUE;
+    if (!c->in[0].ndim || !fast_real(c->in))
+        return tni_fail(TN_EDTYPE, "%s: needs floats of at least one axis, not %s", c->op,
+                        tni_describe_spec(c->in));
+    int status = weight ? fast_norm_param(c, "weight", 1) : 0;
+    if (!status && bias) status = fast_norm_param(c, "bias", n - 1);
+    return status ? status : tni_infer_like(c, 0);
+}
+TNI_RULE_INFER(rms_norm) { return fast_norm_infer(c, 2); }
+TNI_RULE_INFER(layer_norm) { return fast_norm_infer(c, 3); }
 
 static tn_array *fast_norm(const char *op, int prim, tn_array *x, tn_array *w, tn_array *b,
                            double eps) {
     TNI_INPUTS(op, x);
     if (w) TNI_INPUTS(op, w);
     if (b) TNI_INPUTS(op, b);
-    if (!x->ndim || !fast_is_real(x))
-        return tni_error_array(TN_EDTYPE, "%s: needs floats of at least one axis, not %s", op,
-                               tni_describe(x));
-    if (fast_norm_param(op, "weight", x, w) || fast_norm_param(op, "bias", x, b))
-        return tni_error_last();
     tni_p_norm p = {.eps = (float)eps, .has_weight = w != NULL, .has_bias = b != NULL};
     tn_array *in[3] = {x};
     int n = 1;
     if (w) in[n++] = w;
     if (b) in[n++] = b;
-    return tni_op1(&tni_prims[prim], n, in, &p, (tn_dtype)x->dtype, x->ndim, x->shape);
+    return tni_op_rule(op, &tni_prims[prim], n, in, &p, NULL);
 }
 
 tn_array *tn_fast_rms_norm(tn_array *x, tn_array *weight, double eps) {
@@ -98,38 +119,51 @@ int tni_lower_layer_norm(const tni_node *n, tn_array **out) {
 
 /* ---- rotary embedding ---- */
 
-static int fast_rope_check(const tn_array *x, int dims, const tn_array *offset,
-                           const tn_array *freqs) {
-    if (x->ndim < 3 || !fast_is_real(x))
-        return tni_fail(
-            TN_ESHAPE,
-            "rope: needs floats of at least three axes (batch, ..., positions, features), not %s",
-            tni_describe(x));
-    if (dims < 2 || dims % 2 || dims > x->shape[x->ndim - 1])
-        return tni_fail(TN_EVALUE, "rope: dims %d must be even, from 2 to the last axis of %s",
-                        dims, tni_describe(x));
-    if (!tni_is_int((tn_dtype)offset->dtype) || offset->ndim > 1 ||
+static int fast_rope_inputs(const tni_infer_call *c, int dims) {
+    const tni_out_spec *x = c->in, *offset = &c->in[1], *freqs = c->n_in > 2 ? &c->in[2] : NULL;
+    if (offset->dtype != TN_I32 || offset->ndim > 1 ||
         (offset->ndim == 1 && offset->shape[0] != x->shape[0]))
         return tni_fail(TN_ESHAPE,
-                        "rope: offset %s must be an integer or one for each of the batch of %s",
-                        tni_describe(offset), tni_describe(x));
-    if (freqs && (freqs->ndim != 1 || freqs->shape[0] != dims / 2 || !fast_is_real(freqs)))
-        return tni_fail(TN_ESHAPE, "rope: freqs %s must have %d numbers", tni_describe(freqs),
-                        dims / 2);
+                        "%s: offset %s must be an integer or one for each of the batch of %s",
+                        c->op, tni_describe_spec(offset), tni_describe_spec(x));
+    if (freqs && (freqs->ndim != 1 || freqs->shape[0] != dims / 2 || freqs->dtype != TN_F32))
+        return tni_fail(TN_ESHAPE, "%s: freqs %s must have %d numbers", c->op,
+                        tni_describe_spec(freqs), dims / 2);
     return 0;
+}
+
+TNI_RULE_INFER(rope) {
+    const tni_p_rope *p = c->params;
+    int n = p->has_freqs ? 3 : 2, dims = p->dims;
+    if (!tni_infer_flag(p->has_freqs) || !tni_infer_flag(p->traditional))
+        return tni_fail(TN_EVALUE, "%s: parameters out of range", c->op);
+    if (tni_infer_arity(c, n, n)) return TN_EVALUE;
+    const tni_out_spec *x = c->in;
+    if (x->ndim < 3 || !fast_real(x))
+        return tni_fail(
+            TN_ESHAPE,
+            "%s: needs floats of at least three axes (batch, ..., positions, features), not %s",
+            c->op, tni_describe_spec(x));
+    if (dims < 2 || dims % 2 || dims > x->shape[x->ndim - 1])
+        return tni_fail(TN_EVALUE, "%s: dims %d must be even, from 2 to the last axis of %s", c->op,
+                        dims, tni_describe_spec(x));
+    int status = fast_rope_inputs(c, dims);
+    return status ? status : tni_infer_like(c, 0);
 }
 
 tn_array *tn_fast_rope(tn_array *x, int dims, tn_array *offset, const tn_rope_opt *opt) {
     TNI_INPUTS("rope", x, offset);
     tn_array *freqs = opt ? opt->freqs : NULL;
     if (freqs) TNI_INPUTS("rope", freqs);
-    if (fast_rope_check(x, dims, offset, freqs)) return tni_error_last();
+    if (!tni_is_int((tn_dtype)offset->dtype) || (freqs && !fast_is_real(freqs)))
+        return tni_error_array(TN_EDTYPE, "rope: offset %s must be an integer, freqs %s floats",
+                               tni_describe(offset), freqs ? tni_describe(freqs) : "(none)");
     tni_p_rope p = {
         .dims = dims, .traditional = opt && opt->traditional, .has_freqs = freqs != NULL};
     p.base = opt && opt->base != 0 ? (float)opt->base : 10000.0f;
     p.scale = opt && opt->scale != 0 ? (float)opt->scale : 1.0f;
     tn_array *in[3] = {x, tni_cast(offset, TN_I32), freqs ? tni_cast(freqs, TN_F32) : NULL};
-    return tni_op1(TNI_PRIM(rope), freqs ? 3 : 2, in, &p, (tn_dtype)x->dtype, x->ndim, x->shape);
+    return tni_op_rule("rope", TNI_PRIM(rope), freqs ? 3 : 2, in, &p, NULL);
 }
 
 /* Angles of every position, [B or 1, 1..., T, dims/2]. */
@@ -176,17 +210,67 @@ int tni_lower_rope(const tni_node *n, tn_array **out) {
 
 /* ---- attention ---- */
 
-static int fast_sdpa_check(const tn_array *q, const tn_array *k, const tn_array *v) {
-    bool ok = q->ndim == 4 && k->ndim == 4 && v->ndim == 4 && fast_is_real(q) && fast_is_real(k) &&
-              fast_is_real(v);
+static int fast_sdpa_check(const tni_infer_call *c) {
+    const tni_out_spec *q = &c->in[0], *k = &c->in[1], *v = &c->in[2];
+    bool ok = q->ndim == 4 && k->ndim == 4 && v->ndim == 4 && fast_real(q) && fast_real(k) &&
+              fast_real(v);
     ok = ok && k->shape[1] && q->shape[1] % k->shape[1] == 0 && q->shape[3] == k->shape[3] &&
          q->shape[0] == k->shape[0];
     for (int i = 0; i < 3 && ok; i++) ok = k->shape[i] == v->shape[i];
+    if (ok && q->dtype == TN_F64) ok = k->dtype == TN_F64 && v->dtype == TN_F64;
     if (ok) return 0;
     return tni_fail(TN_ESHAPE,
-                    "scaled_dot_product_attention: q %s, k %s and v %s must be [B, Hq, Lq, D], [B, "
+                    "%s: q %s, k %s and v %s must be [B, Hq, Lq, D], [B, "
                     "Hkv, Lk, D], [B, Hkv, Lk, Dv] with Hq a multiple of Hkv",
-                    tni_describe(q), tni_describe(k), tni_describe(v));
+                    c->op, tni_describe_spec(q), tni_describe_spec(k), tni_describe_spec(v));
+}
+
+/* The mask as [B, Hq, Lq, Lk], one sink a head. */
+static int fast_sdpa_extras(const tni_infer_call *c, const tni_p_sdpa *p) {
+    const tni_out_spec *q = &c->in[0], *k = &c->in[1], *last = &c->in[c->n_in - 1];
+    bool masked = p->mask >= TNI_MASK_BOOL, bools = p->mask == TNI_MASK_BOOL;
+    const tni_out_spec scores = {TN_F32, 4,
+                                 (int64_t[4]){q->shape[0], q->shape[1], q->shape[2], k->shape[2]}};
+    if (masked && ((bools ? c->in[3].dtype != TN_BOOL : !fast_real(&c->in[3])) ||
+                   !tni_infer_same(&c->in[3], &scores)))
+        return tni_fail(TN_ESHAPE, "%s: mask %s is not [B, Hq, Lq, Lk] of q %s, k %s", c->op,
+                        tni_describe_spec(&c->in[3]), tni_describe_spec(q), tni_describe_spec(k));
+    if (!p->has_sinks ||
+        (last->ndim == 1 && last->shape[0] == q->shape[1] && last->dtype == TN_F32))
+        return 0;
+    return tni_fail(TN_ESHAPE, "%s: sinks %s must be one number for each head of q %s", c->op,
+                    tni_describe_spec(last), tni_describe_spec(q));
+}
+
+TNI_RULE_INFER(sdpa) {
+    const tni_p_sdpa *p = c->params;
+    bool masked = p->mask >= TNI_MASK_BOOL, sinks = p->has_sinks;
+    int n = 3 + masked + sinks;
+    if (p->mask < TNI_MASK_NONE || p->mask > TNI_MASK_ADD || !tni_infer_flag(p->has_sinks) ||
+        tni_infer_arity(c, n, n))
+        return tni_fail(TN_EVALUE, "%s: mask kind %d with %d inputs", c->op, p->mask, c->n_in);
+    int status = fast_sdpa_check(c);
+    if (!status) status = fast_sdpa_extras(c, p);
+    if (status) return status;
+    tni_infer_like(c, 0);
+    c->out[0].shape[3] = c->in[2].shape[3];
+    return 0;
+}
+
+/* The mask as the node takes it: an error that says what it does not fit. */
+static tn_array *fast_sdpa_expand(const char *op, tn_array *mask, const tn_array *q,
+                                  const tn_array *k) {
+    int64_t got[TN_MAX_NDIM];
+    int ndim;
+    if (q->ndim != 4 || k->ndim != 4) return mask; /* the rule refuses them */
+    const int64_t scores[4] = {q->shape[0], q->shape[1], q->shape[2], k->shape[2]};
+    if ((fast_is_real(mask) || mask->dtype == TN_BOOL) &&
+        tni_broadcast(mask->ndim, mask->shape, 4, scores, &ndim, got) &&
+        tni_same_shape(ndim, got, 4, scores))
+        return tni_expand(mask, 4, scores);
+    return tni_error_array(TN_ESHAPE,
+                           "%s: mask %s does not broadcast to [B, Hq, Lq, Lk] of q %s, k %s", op,
+                           tni_describe(mask), tni_describe(q), tni_describe(k));
 }
 
 tn_array *tn_fast_scaled_dot_product_attention(tn_array *q, tn_array *k, tn_array *v, double scale,
@@ -196,33 +280,19 @@ tn_array *tn_fast_scaled_dot_product_attention(tn_array *q, tn_array *k, tn_arra
     tn_array *mask = opt ? opt->mask : NULL, *sinks = opt ? opt->sinks : NULL;
     if (mask) TNI_INPUTS(op, mask);
     if (sinks) TNI_INPUTS(op, sinks);
-    if (fast_sdpa_check(q, k, v)) return tni_error_last();
     if (mask && opt->causal)
         return tni_error_array(TN_EVALUE, "%s: give a mask or causal, not both", op);
-    int64_t shape[4] = {q->shape[0], q->shape[1], q->shape[2], v->shape[3]},
-            scores[4] = {q->shape[0], q->shape[1], q->shape[2], k->shape[2]}, got[TN_MAX_NDIM];
-    int ndim;
     tni_p_sdpa p = {.scale = (float)scale, .has_sinks = sinks != NULL};
     p.mask = mask                 ? mask->dtype == TN_BOOL ? TNI_MASK_BOOL : TNI_MASK_ADD
              : opt && opt->causal ? TNI_MASK_CAUSAL
                                   : TNI_MASK_NONE;
-    if (mask && ((!fast_is_real(mask) && mask->dtype != TN_BOOL) ||
-                 !tni_broadcast(mask->ndim, mask->shape, 4, scores, &ndim, got) ||
-                 !tni_same_shape(ndim, got, 4, scores)))
-        return tni_error_array(TN_ESHAPE,
-                               "%s: mask %s does not broadcast to [B, Hq, Lq, Lk] of q %s, k %s",
-                               op, tni_describe(mask), tni_describe(q), tni_describe(k));
-    if (sinks && (sinks->ndim != 1 || sinks->shape[0] != q->shape[1] || !fast_is_real(sinks)))
-        return tni_error_array(TN_ESHAPE, "%s: sinks %s must be one number for each head of q %s",
-                               op, tni_describe(sinks), tni_describe(q));
-    if (q->dtype == TN_F64) k = tni_cast(k, TN_F64), v = tni_cast(v, TN_F64);
+    if (q->dtype == TN_F64 && fast_is_real(k)) k = tni_cast(k, TN_F64);
+    if (q->dtype == TN_F64 && fast_is_real(v)) v = tni_cast(v, TN_F64);
     tn_array *in[5] = {q, k, v};
     int n = 3;
-    if (mask) in[n++] = tni_expand(mask, 4, scores);
-    if (sinks) in[n++] = tni_cast(sinks, TN_F32);
-    for (int i = 0; i < n; i++)
-        if (tni_is_error(in[i])) return in[i];
-    return tni_op1(TNI_PRIM(sdpa), n, in, &p, (tn_dtype)q->dtype, 4, shape);
+    if (mask) in[n++] = fast_sdpa_expand(op, mask, q, k);
+    if (sinks) in[n++] = fast_is_real(sinks) ? tni_cast(sinks, TN_F32) : sinks;
+    return tni_op_rule(op, TNI_PRIM(sdpa), n, in, &p, NULL);
 }
 
 static tn_array *fast_sdpa_mask(const tni_node *n, const tni_p_sdpa *p, tn_array *s) {

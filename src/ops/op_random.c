@@ -63,6 +63,18 @@ static tn_array *random_key_or_next(tn_array *key, const char *op) {
     return key;
 }
 
+/* Dtype and shape are free. */
+TNI_RULE_INFER(random_bits) {
+    tn_dtype d = c->out[0].dtype;
+    if (tni_infer_arity(c, 1, 1)) return TN_EVALUE;
+    const tni_out_spec *key = c->in;
+    if (key->dtype != TN_U32 || key->ndim != 1 || key->shape[0] != 2)
+        return tni_fail(TN_EVALUE, "%s: a key is uint32 of shape [2], not %s", c->op,
+                        tni_describe_spec(key));
+    if (d == TN_U8 || d == TN_U16 || d == TN_U32) return 0;
+    return tni_fail(TN_EDTYPE, "%s: not defined for %s", c->op, tn_dtype_name(d));
+}
+
 tn_array *tn_random_bits(tn_ints shape, int width, tn_array *key) {
     tn_array *k = random_key_or_next(key, "random_bits");
     int64_t size;

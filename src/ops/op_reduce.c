@@ -53,6 +53,38 @@ static tn_array *red_squeeze(tn_array *y, int64_t mask) {
     return tni_op1(TNI_PRIM(reshape), 1, &y, NULL, (tn_dtype)y->dtype, n, shape);
 }
 
+/* Reduced axes become 1; an axis without elements needs an identity. */
+static int red_shape(const char *op, int r, const tni_out_spec *a, int64_t mask, int64_t *shape) {
+    for (int i = 0; i < a->ndim; i++) {
+        shape[i] = mask >> i & 1 ? 1 : a->shape[i];
+        if (shape[i] != a->shape[i] && !a->shape[i] && red_info[r].needs_elements)
+            return tni_fail(TN_ESHAPE, "%s: axis %d of %s is empty", op, i, tni_describe_spec(a));
+    }
+    return 0;
+}
+
+/* The dtype reduced in; the operand is cast to it. */
+static tn_dtype red_compute(enum red_dom dom, tn_dtype d) {
+    if (dom == DOM_BOOL) return TN_BOOL;
+    return dom == DOM_FLTR && !tni_is_inexact(d) ? TN_F32 : d;
+}
+
+TNI_RULE_INFER(red) {
+    const tni_p_reduce *p = c->params;
+    const tni_out_spec *a = c->in;
+    int r = c->prim->code;
+    int64_t shape[TN_MAX_NDIM];
+    if (tni_infer_arity(c, 1, 1)) return TN_EVALUE;
+    if ((int64_t)p->axes >> a->ndim)
+        return tni_fail(TN_EAXIS, "%s: axes 0x%x of %s", c->op, p->axes, tni_describe_spec(a));
+    enum red_dom dom = red_info[r].dom;
+    if (red_compute(dom, a->dtype) != a->dtype || (dom == DOM_FLTR && a->dtype == TN_C64))
+        return tni_fail(TN_EDTYPE, "%s: not defined for %s", c->op, tni_describe_spec(a));
+    int status = red_shape(c->op, r, a, p->axes, shape);
+    if (!status) tni_infer_out(c, 0, red_result(dom, a->dtype), a->ndim, shape);
+    return status;
+}
+
 static tn_array *red_op(int r, tn_array *a, tn_ints axes, bool keepdims) {
     const char *op = red_info[r].name;
     TNI_INPUTS(op, a);
@@ -62,13 +94,9 @@ static tn_array *red_op(int r, tn_array *a, tn_ints axes, bool keepdims) {
     enum red_dom dom = red_info[r].dom;
     if (dom == DOM_FLTR && d == TN_C64)
         return tni_error_array(TN_EDTYPE, "%s: not defined for %s", op, tni_describe(a));
-    if (dom == DOM_BOOL) d = TN_BOOL;
-    if (dom == DOM_FLTR && !tni_is_inexact(d)) d = TN_F32;
-    for (int i = 0; i < a->ndim; i++) {
-        shape[i] = mask >> i & 1 ? 1 : a->shape[i];
-        if (shape[i] != a->shape[i] && !a->shape[i] && red_info[r].needs_elements)
-            return tni_error_array(TN_ESHAPE, "%s: axis %d of %s is empty", op, i, tni_describe(a));
-    }
+    tni_out_spec spec = tni_spec_of(a);
+    if (red_shape(op, r, &spec, mask, shape)) return tni_error_last();
+    d = red_compute(dom, d);
     tn_array *x = tni_cast(a, d);
     if (tni_is_error(x)) return x;
     tn_array *y = tni_op1(TNI_PRIM_RED(r), 1, &x, &(tni_p_reduce){(uint32_t)mask},

@@ -9,6 +9,135 @@ static tn_array *shape_view(int op, tn_array *a, const void *params, int ndim,
     return tni_op1(&tni_prims[op], 1, &a, params, (tn_dtype)a->dtype, ndim, shape);
 }
 
+/* ---- rules ---- */
+
+/* The wanted shape holds as many elements. */
+TNI_RULE_INFER(reshape) {
+    const tni_spec *y = c->out;
+    int64_t from = 0, to = 0;
+    char s[TNI_SHAPE_STR];
+    if (tni_infer_arity(c, 1, 1)) return TN_EVALUE;
+    if (!tni_shape_size(c->in[0].ndim, c->in[0].shape, &from) ||
+        !tni_shape_size(y->ndim, y->shape, &to) || from != to)
+        return tni_fail(TN_ESHAPE, "%s: %s has %lld elements and cannot become %s", c->op,
+                        tni_describe_spec(c->in), (long long)from,
+                        tni_shape_str(y->ndim, y->shape, s, sizeof s));
+    c->out[0].dtype = c->in[0].dtype;
+    return 0;
+}
+
+TNI_RULE_INFER(transpose) {
+    const tni_p_axes *p = c->params;
+    int64_t shape[TN_MAX_NDIM], seen = 0;
+    if (tni_infer_arity(c, 1, 1)) return TN_EVALUE;
+    const tni_out_spec *a = c->in;
+    for (int i = 0; i < a->ndim; i++) {
+        int k = p->axes[i];
+        if (k < 0 || k >= a->ndim || seen >> k & 1)
+            return tni_fail(TN_EAXIS, "%s: axis %d of %s is out of range or named twice", c->op, k,
+                            tni_describe_spec(a));
+        seen |= (int64_t)1 << k;
+        shape[i] = a->shape[k];
+    }
+    tni_infer_out(c, 0, a->dtype, a->ndim, shape);
+    return 0;
+}
+
+/* n places from `start` by `step` lie on an axis of `size`. */
+static bool shape_part_fits(int64_t start, int64_t step, int64_t n, int64_t size) {
+    int64_t last;
+    if (!step || step == INT64_MIN) return false;
+    if (!n) return true;
+    if (start < 0 || start >= size || __builtin_mul_overflow(step, n - 1, &last)) return false;
+    return !__builtin_add_overflow(last, start, &last) && last >= 0 && last < size;
+}
+
+static int shape_infer_part(const tni_infer_call *c, const int64_t *part, int part_ndim) {
+    const tni_p_slice *p = c->params;
+    const tni_out_spec *a = c->in;
+    bool good = part_ndim == a->ndim;
+    for (int i = 0; i < a->ndim && good; i++) {
+        good = shape_part_fits(p->start[i], p->step[i], part[i], a->shape[i]);
+        if (!good)
+            return tni_fail(TN_EINDEX, "%s: %lld places from %lld, step %lld, on axis %d of %s",
+                            c->op, (long long)part[i], (long long)p->start[i],
+                            (long long)p->step[i], i, tni_describe_spec(a));
+    }
+    if (good) return 0;
+    return tni_fail(TN_ESHAPE, "%s: a part of %d axes of %s", c->op, part_ndim,
+                    tni_describe_spec(a));
+}
+
+/* The lengths are free. */
+TNI_RULE_INFER(slice) {
+    if (tni_infer_arity(c, 1, 1)) return TN_EVALUE;
+    c->out[0].dtype = c->in[0].dtype;
+    return shape_infer_part(c, c->out[0].shape, c->out[0].ndim);
+}
+
+TNI_RULE_INFER(slice_update) {
+    if (tni_infer_arity(c, 2, 2)) return TN_EVALUE;
+    const tni_out_spec *u = &c->in[1];
+    if (u->dtype != c->in[0].dtype)
+        return tni_fail(TN_EDTYPE, "%s: %s into %s", c->op, tni_describe_spec(u),
+                        tni_describe_spec(c->in));
+    int status = shape_infer_part(c, u->shape, u->ndim);
+    return status ? status : tni_infer_like(c, 0);
+}
+
+TNI_RULE_INFER(broadcast_to) {
+    int64_t out[TN_MAX_NDIM];
+    char s[TNI_SHAPE_STR];
+    int n;
+    const tni_spec *y = c->out;
+    if (tni_infer_arity(c, 1, 1)) return TN_EVALUE;
+    if (!tni_broadcast(c->in[0].ndim, c->in[0].shape, y->ndim, y->shape, &n, out) ||
+        !tni_same_shape(n, out, y->ndim, y->shape))
+        return tni_fail(TN_ESHAPE, "%s: %s cannot become %s", c->op, tni_describe_spec(c->in),
+                        tni_shape_str(y->ndim, y->shape, s, sizeof s));
+    c->out[0].dtype = c->in[0].dtype;
+    return 0;
+}
+
+/* The dtype is free. */
+TNI_RULE_INFER(view) {
+    if (tni_infer_arity(c, 1, 1)) return TN_EVALUE;
+    const tni_out_spec *a = c->in;
+    tni_spec *y = c->out;
+    int64_t from = (int64_t)tn_dtype_size(a->dtype), to = (int64_t)tn_dtype_size(y->dtype);
+    int last = a->ndim - 1;
+    tni_infer_out(c, 0, y->dtype, a->ndim, a->shape);
+    if (from == to) return 0;
+    if (last < 0 || a->shape[last] * from % to)
+        return tni_fail(TN_ESHAPE, "%s: the last axis of %s does not divide into %s", c->op,
+                        tni_describe_spec(a), tn_dtype_name(y->dtype));
+    y->shape[last] = a->shape[last] * from / to;
+    return 0;
+}
+
+TNI_RULE_INFER(concatenate) {
+    int axis = ((const tni_p_axis *)c->params)->axis;
+    if (tni_infer_arity(c, 1, INT32_MAX)) return TN_EVALUE;
+    const tni_out_spec *a = c->in;
+    if (axis < 0 || axis >= a->ndim)
+        return tni_fail(TN_EAXIS, "%s: axis %d is out of range for %s", c->op, axis,
+                        tni_describe_spec(a));
+    int64_t total = 0;
+    for (int i = 0; i < c->n_in; i++) {
+        const tni_out_spec *x = &c->in[i];
+        bool same = x->ndim == a->ndim && x->dtype == a->dtype;
+        for (int k = 0; k < a->ndim && same; k++) same = k == axis || x->shape[k] == a->shape[k];
+        if (!same || __builtin_add_overflow(total, x->shape[axis], &total))
+            return tni_fail(TN_ESHAPE, "%s: %s and %s do not join along axis %d", c->op,
+                            tni_describe_spec(a), tni_describe_spec(x), axis);
+    }
+    tni_infer_like(c, 0);
+    c->out[0].shape[axis] = total;
+    return 0;
+}
+
+/* ---- */
+
 static tn_array *shape_reshape(tn_array *a, int ndim, const int64_t *shape) {
     if (tni_same_shape(a->ndim, a->shape, ndim, shape)) return tni_scope_again(a);
     return shape_view(TNI_OP_reshape, a, NULL, ndim, shape);
@@ -160,16 +289,7 @@ tn_array *tn_view(tn_array *a, tn_dtype dtype) {
     if ((unsigned)dtype >= TN_DTYPE_COUNT)
         return tni_error_array(TN_EDTYPE, "view: %d is not a dtype", (int)dtype);
     if (a->dtype == dtype) return tni_scope_again(a);
-    int64_t from = (int64_t)tn_dtype_size((tn_dtype)a->dtype), to = (int64_t)tn_dtype_size(dtype),
-            shape[TN_MAX_NDIM];
-    memcpy(shape, a->shape, sizeof(int64_t) * a->ndim);
-    if (from != to) {
-        if (!a->ndim || a->shape[a->ndim - 1] * from % to)
-            return tni_error_array(TN_ESHAPE, "view: the last axis of %s does not divide into %s",
-                                   tni_describe(a), tn_dtype_name(dtype));
-        shape[a->ndim - 1] = a->shape[a->ndim - 1] * from / to;
-    }
-    return tni_op1(TNI_PRIM(view), 1, &a, NULL, dtype, a->ndim, shape);
+    return tni_op_rule("view", TNI_PRIM(view), 1, &a, NULL, &(tni_spec){.dtype = dtype});
 }
 
 /* ---- parts ---- */
@@ -250,10 +370,7 @@ tn_array *tn_slice_update(tn_array *a, tn_array *update, tn_ints start, tn_ints 
     if (tni_is_error(u)) return u;
     for (int i = 0; i < a->ndim; i++) {
         if (p.start[i] < 0) p.start[i] += a->shape[i];
-        int64_t last;
-        bool bad = p.start[i] < 0 || __builtin_mul_overflow(p.step[i], u->shape[i] - 1, &last) ||
-                   __builtin_add_overflow(last, p.start[i], &last);
-        if (u->shape[i] && (bad || p.start[i] >= a->shape[i] || last < 0 || last >= a->shape[i]))
+        if (!shape_part_fits(p.start[i], p.step[i], u->shape[i], a->shape[i]))
             return tni_error_array(
                 TN_EINDEX,
                 "slice_update: update %s at start %lld, step %lld does not fit axis %d of %s",
@@ -264,23 +381,6 @@ tn_array *tn_slice_update(tn_array *a, tn_array *update, tn_ints start, tn_ints 
 }
 
 /* ---- joining and splitting ---- */
-
-static tn_array *shape_concat_check(tn_list in, int axis, tn_dtype d, int64_t *total,
-                                    tn_array **v) {
-    const tn_array *a = in.v[0];
-    *total = 0;
-    for (int i = 0; i < in.n; i++) {
-        const tn_array *x = in.v[i];
-        bool same = x->ndim == a->ndim;
-        for (int k = 0; k < a->ndim && same; k++) same = k == axis || x->shape[k] == a->shape[k];
-        if (!same || __builtin_add_overflow(*total, x->shape[axis], total))
-            return tni_error_array(TN_ESHAPE, "concatenate: %s and %s do not join along axis %d",
-                                   tni_describe(a), tni_describe(x), axis);
-        v[i] = tni_cast(in.v[i], d);
-        if (tni_is_error(v[i])) return v[i];
-    }
-    return NULL;
-}
 
 tn_array *tn_concatenate(tn_list in, int axis) {
     if (in.n < 1) return tni_error_array(TN_EVALUE, "concatenate: no arrays given");
@@ -293,13 +393,10 @@ tn_array *tn_concatenate(tn_list in, int axis) {
                                tni_describe(a));
     tn_array **v = tni_alloc_array((size_t)in.n, sizeof *v);
     if (!v) return tni_fail_memory((size_t)in.n * sizeof *v, "concatenate"), tni_error_last();
-    int64_t shape[TN_MAX_NDIM], size;
-    memcpy(shape, a->shape, sizeof(int64_t) * a->ndim);
     tn_dtype d = tni_result_type(in.n, in.v);
-    tn_array *y = shape_concat_check(in, k, d, &shape[k], v);
-    if (!y && !tni_shape_size(a->ndim, shape, &size))
-        y = tni_error_array(TN_ESHAPE, "concatenate: the result is too large");
-    if (!y) y = tni_op1(TNI_PRIM(concatenate), in.n, v, &(tni_p_axis){k}, d, a->ndim, shape);
+    for (int i = 0; i < in.n; i++) v[i] = tni_cast(in.v[i], d);
+    tn_array *y =
+        tni_op_rule("concatenate", TNI_PRIM(concatenate), in.n, v, &(tni_p_axis){k}, NULL);
     tni_free(v);
     return y;
 }

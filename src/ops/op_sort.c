@@ -2,7 +2,18 @@
 #include "base/err.h"
 #include "ops/build.h"
 
-static tn_array *sort_last(const char *op, int prim, tn_array *a, int axis, tn_dtype out) {
+static int sort_infer(const tni_infer_call *c, bool places) {
+    if (tni_infer_arity(c, 1, 1)) return TN_EVALUE;
+    if (!c->in[0].ndim)
+        return tni_fail(TN_EAXIS, "%s: %s has no axis", c->op, tni_describe_spec(c->in));
+    tni_infer_like(c, 0);
+    if (places) c->out[0].dtype = TN_U32;
+    return 0;
+}
+TNI_RULE_INFER(sort) { return sort_infer(c, false); }
+TNI_RULE_INFER(argsort) { return sort_infer(c, true); }
+
+static tn_array *sort_last(const char *op, int prim, tn_array *a, int axis) {
     TNI_INPUTS(op, a);
     int k = tni_axis(a->ndim, axis);
     if (k < 0)
@@ -10,15 +21,13 @@ static tn_array *sort_last(const char *op, int prim, tn_array *a, int axis, tn_d
                                tni_describe(a));
     tn_array *x = k == a->ndim - 1 ? a : tn_swapaxes(a, k, -1);
     if (tni_is_error(x)) return x;
-    tn_array *y = tni_op1(&tni_prims[prim], 1, &x, NULL, out, x->ndim, x->shape);
+    tn_array *y = tni_op_rule(op, &tni_prims[prim], 1, &x, NULL, NULL);
     return x == a ? y : tn_swapaxes(y, k, -1);
 }
 
-tn_array *tn_sort(tn_array *a, int axis) {
-    return sort_last("sort", TNI_OP_sort, a, axis, tn_dtype_of(a));
-}
+tn_array *tn_sort(tn_array *a, int axis) { return sort_last("sort", TNI_OP_sort, a, axis); }
 tn_array *tn_argsort(tn_array *a, int axis) {
-    return sort_last("argsort", TNI_OP_argsort, a, axis, TN_U32);
+    return sort_last("argsort", TNI_OP_argsort, a, axis);
 }
 
 tn_array *tn_topk(tn_array *a, int64_t k, int axis) {
@@ -40,6 +49,22 @@ static tn_dtype scan_dtype(int op, tn_dtype d) {
     return d == TN_BOOL ? TN_I32 : d;
 }
 
+TNI_RULE_INFER(scan) {
+    const tni_p_scan *p = c->params;
+    if (tni_infer_arity(c, 1, 1)) return TN_EVALUE;
+    const tni_out_spec *a = c->in;
+    if (p->op < TNI_SCAN_SUM || p->op > TNI_SCAN_LOGADDEXP || !tni_infer_flag(p->reverse) ||
+        !tni_infer_flag(p->inclusive))
+        return tni_fail(TN_EVALUE, "%s: no operation %d", c->op, p->op);
+    if (p->axis < 0 || p->axis >= a->ndim)
+        return tni_fail(TN_EAXIS, "%s: axis %d is out of range for %s", c->op, p->axis,
+                        tni_describe_spec(a));
+    if (scan_dtype(p->op, a->dtype) != a->dtype ||
+        (p->op == TNI_SCAN_LOGADDEXP && a->dtype == TN_C64))
+        return tni_fail(TN_EDTYPE, "%s: not defined for %s", c->op, tni_describe_spec(a));
+    return tni_infer_like(c, 0);
+}
+
 static tn_array *scan(const char *name, int op, tn_array *a, int axis, bool reverse,
                       bool inclusive) {
     TNI_INPUTS(name, a);
@@ -47,12 +72,9 @@ static tn_array *scan(const char *name, int op, tn_array *a, int axis, bool reve
     if (k < 0)
         return tni_error_array(TN_EAXIS, "%s: axis %d is out of range for %s", name, axis,
                                tni_describe(a));
-    if (op == TNI_SCAN_LOGADDEXP && a->dtype == TN_C64)
-        return tni_error_array(TN_EDTYPE, "%s: not defined for %s", name, tni_describe(a));
     tn_array *x = tni_cast(a, scan_dtype(op, (tn_dtype)a->dtype));
-    if (tni_is_error(x)) return x;
     tni_p_scan p = {.op = op, .axis = k, .reverse = reverse, .inclusive = inclusive};
-    return tni_op1(TNI_PRIM(scan), 1, &x, &p, (tn_dtype)x->dtype, x->ndim, x->shape);
+    return tni_op_rule(name, TNI_PRIM(scan), 1, &x, &p, NULL);
 }
 
 tn_array *tn_cumsum(tn_array *a, int axis, bool reverse, bool inclusive) {

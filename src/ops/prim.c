@@ -8,15 +8,22 @@
 
 const tni_prim tni_prims[TNI_OP_COUNT] = {
 #define PRIM(name, kind, params, flags, doc)                                                       \
-    [TNI_OP_##name] = {#name,         TNI_OP_##name,  TNI_K_##kind,     EW_CODE(TNI_OP_##name),    \
-                       flags,         SIZEOF(params), tni_lower_##name, tni_vjp_##name,            \
-                       tni_jvp_##name},
+    [TNI_OP_##name] = {#name,          TNI_OP_##name,  TNI_K_##kind,     EW_CODE(TNI_OP_##name),   \
+                       flags,          SIZEOF(params), tni_infer_##name, tni_lower_##name,         \
+                       tni_vjp_##name, tni_jvp_##name},
 #include "ops/prims.def"
 #undef PRIM
 #define EW1(name, ...)                                                                             \
-    [TNI_OP_EW + TNI_EW_##name] = {                                                                \
-        #name,     TNI_OP_EW + TNI_EW_##name, TNI_K_EW, TNI_EW_##name, 0, 0, NULL, tni_vjp_ew,     \
-        tni_jvp_ew},
+    [TNI_OP_EW + TNI_EW_##name] = {#name,                                                          \
+                                   TNI_OP_EW + TNI_EW_##name,                                      \
+                                   TNI_K_EW,                                                       \
+                                   TNI_EW_##name,                                                  \
+                                   0,                                                              \
+                                   0,                                                              \
+                                   tni_infer_ew,                                                   \
+                                   NULL,                                                           \
+                                   tni_vjp_ew,                                                     \
+                                   tni_jvp_ew},
 #define EW2 EW1
 #define EW3 EW1
 #include "ops/elementwise.def"
@@ -24,10 +31,16 @@ const tni_prim tni_prims[TNI_OP_COUNT] = {
 #undef EW2
 #undef EW3
 #define RED(name, ...)                                                                             \
-    [TNI_OP_RED + TNI_RED_##                                                                       \
-        name] = {#name,      TNI_OP_RED + TNI_RED_##name, TNI_K_REDUCE, TNI_RED_##name,            \
-                 0,          sizeof(tni_p_reduce),        NULL,         tni_vjp_red,               \
-                 tni_jvp_red},
+    [TNI_OP_RED + TNI_RED_##name] = {#name,                                                        \
+                                     TNI_OP_RED + TNI_RED_##name,                                  \
+                                     TNI_K_REDUCE,                                                 \
+                                     TNI_RED_##name,                                               \
+                                     0,                                                            \
+                                     sizeof(tni_p_reduce),                                         \
+                                     tni_infer_red,                                                \
+                                     NULL,                                                         \
+                                     tni_vjp_red,                                                  \
+                                     tni_jvp_red},
 #include "ops/reduce.def"
 #undef RED
 };

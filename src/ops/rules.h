@@ -1,5 +1,5 @@
-/* Derivatives of the primitives, in graph words. Each is written for arrays that may themselves be
- * traced, so that derivatives of derivatives come for free. */
+/* The primitives' rules: shapes, and derivatives in graph words. Derivatives are written for arrays
+ * that may themselves be traced, so that derivatives of derivatives come for free. */
 #ifndef TNI_OPS_RULES_H
 #define TNI_OPS_RULES_H
 
@@ -8,6 +8,14 @@
 /* What a rule may answer in place of 0 or a negative status: differentiate the lowering, or (a
  * jvp) transpose the vjp. */
 enum { TNI_BY_LOWER = 1, TNI_BY_VJP = 2 };
+
+/* Shape rules: each stands beside the op functions of its primitive, which ask it too. */
+#define TNI_RULE_INFER(name) int tni_infer_##name(const tni_infer_call *c)
+#define PRIM(name, ...)      TNI_RULE_INFER(name);
+#include "ops/prims.def"
+#undef PRIM
+TNI_RULE_INFER(ew);
+TNI_RULE_INFER(red);
 
 /* g summed over the axes that broadcasting `like` had repeated, in like's shape and dtype. */
 tn_array *tni_sum_like(tn_array *g, const tn_array *like);

@@ -160,6 +160,18 @@ static int custom_again(const tni_node *n, const tni_p_custom *p, tn_array *cons
 
 /* ---- the primitive's rules ---- */
 
+TNI_RULE_INFER(custom) {
+    const tni_p_custom *p = c->params;
+    if (p->n != c->n_out || p->n > c->n_in)
+        return tni_fail(TN_EVALUE, "%s: %d inputs and %d outputs, %d results", c->op, c->n_in,
+                        c->n_out, p->n);
+    if (p->kind < TNI_CUSTOM_STOP || p->kind > TNI_CUSTOM_AFTER)
+        return tni_fail(TN_EVALUE, "%s: no kind %d", c->op, p->kind);
+    for (int k = 0; k < p->n; k++)
+        tni_infer_out(c, k, c->in[k].dtype, c->in[k].ndim, c->in[k].shape);
+    return 0;
+}
+
 TNI_RULE_VJP(custom) {
     const tni_p_custom *p = n->params;
     switch (p->kind) {
