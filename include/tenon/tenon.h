@@ -574,6 +574,25 @@ TN_API int tn_custom_vjp(tn_fns fn, tn_vjp_rule rule, void *ud, tn_list in, int 
  * for the rest: less memory for more work. It must give the same again; `ud` as above. */
 TN_API int tn_checkpoint(tn_fns fn, void *ud, tn_list in, int n_out, tn_array **out);
 
+/* ---- Many at once -------------------------------------------------------------------------------
+ * A function of one example as one of many: fn runs once and sees arguments without their mapped
+ * axes; every op of it is then done for all. Random numbers without a key of their own are the same
+ * for each. */
+#define TN_UNMAPPED INT64_MIN /* in place of an axis: the argument, or result, is one for all */
+/* Arguments are split along in_axes (one entry each; TN_ALL: axis 0 of all), of which all sizes
+ * agree and one at least is an axis. Results are stacked along out_axes (TN_ALL: axis 0); those
+ * that depend on no mapped argument are repeated, or, with TN_UNMAPPED, left as they are. */
+TN_API int tn_vmap(tn_fns fn, void *ud, tn_list in, tn_ints in_axes, int n_out, tn_ints out_axes,
+                   tn_array **out);
+
+/* All calls of a function at once: axes.v[i] is 0 where argument i is stacked along axis 0, or
+ * TN_UNMAPPED where it is one for all. Results stacked along out_axes[k], which is 0 unless set, or
+ * one for all: TN_UNMAPPED. */
+typedef int (*tn_vmap_rule)(tn_list in, tn_ints axes, tn_array **out, int64_t *out_axes, void *ud);
+/* fn (1 to 8 results), which tn_vmap maps by `rule`. */
+TN_API int tn_custom_vmap(tn_fns fn, tn_vmap_rule rule, void *ud, tn_list in, int n_out,
+                          tn_array **out);
+
 /* ---- Compiled functions ------------------------------------------------------------------------
  * A compiled function is run once for each signature of its arguments (how many, dtypes, shapes) to
  * see what it computes; from then on its plan is replayed: a list of launches over memory with

@@ -54,6 +54,9 @@ typedef struct tni_prim {
      * belong to the current scope; what is left alone stays NULL: zero. */
     int (*vjp)(const tni_node *n, tn_array *const *cot, const bool *want, tn_array **grad);
     int (*jvp)(const tni_node *n, tn_array *const *tan, tn_array **out);
+    /* Many calls as one (ops/vmap.h): in[i] is n->in[i], or `size` of them stacked along a new axis
+     * 0, and so the results in out[]. */
+    int (*vmap)(const tni_node *n, int64_t size, tn_array *const *in, tn_array **out);
 } tni_prim;
 
 /* Asks c->prim's rule, and checks what every primitive has to hold to: known dtypes, sizes that

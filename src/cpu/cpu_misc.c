@@ -149,34 +149,38 @@ int tni_cpu_arange(const tni_call *c) {
  * bytes of that word stream. */
 
 typedef struct bits_job {
-    tni_u32x2 key;
-    uint64_t half, full, bytes; /* ceil(n/2); whole pairs; bytes of output */
+    const uint32_t *keys;
+    uint64_t half, full, bytes; /* of one key: ceil(n/2); whole pairs; bytes of output */
     unsigned char *out;
 } bits_job;
 
-static void bits_put(const bits_job *j, uint64_t word, uint32_t value) {
-    uint64_t at = word * 4, n = at < j->bytes ? j->bytes - at : 0;
-    memcpy(j->out + at, &value, n < 4 ? n : 4);
+static void bits_put(unsigned char *out, uint64_t bytes, uint64_t word, uint32_t value) {
+    uint64_t at = word * 4, n = at < bytes ? bytes - at : 0;
+    memcpy(out + at, &value, n < 4 ? n : 4);
 }
 
 static void bits_range(void *ctx, int64_t begin, int64_t end, int worker) {
     const bits_job *j = ctx;
     (void)worker;
-    for (uint64_t i = (uint64_t)begin; i < (uint64_t)end; i++) {
+    uint64_t k = (uint64_t)begin / j->half, i = (uint64_t)begin % j->half;
+    for (int64_t left = end - begin; left > 0; left--) {
+        unsigned char *out = j->out + k * j->bytes;
         bool pair = i < j->full;
-        tni_u32x2 r =
-            tni_threefry(j->key, (tni_u32x2){(uint32_t)i, pair ? (uint32_t)(i + j->half) : 0});
-        bits_put(j, i, r.x);
-        if (pair) bits_put(j, i + j->half, r.y);
+        tni_u32x2 r = tni_threefry((tni_u32x2){j->keys[2 * k], j->keys[2 * k + 1]},
+                                   (tni_u32x2){(uint32_t)i, pair ? (uint32_t)(i + j->half) : 0});
+        bits_put(out, j->bytes, i, r.x);
+        if (pair) bits_put(out, j->bytes, i + j->half, r.y);
+        if (++i == j->half) i = 0, k++;
     }
 }
 
 int tni_cpu_random_bits(const tni_call *c) {
-    const uint32_t *key = c->in[0].data;
-    bits_job j = {.key = {key[0], key[1]}, .out = c->out->data};
-    j.bytes = (uint64_t)tni_view_size(c->out) * tn_dtype_size(c->out->dtype);
+    int64_t keys = tni_view_size(&c->in[0]) / 2, size = tni_view_size(c->out);
+    if (!size) return 0;
+    bits_job j = {.keys = c->in[0].data, .out = c->out->data};
+    j.bytes = (uint64_t)(size / keys) * tn_dtype_size(c->out->dtype);
     uint64_t words = (j.bytes + 3) / 4;
     j.half = (words + 1) / 2, j.full = words / 2;
-    tni_parallel((int64_t)j.half, 4096, bits_range, &j);
+    tni_parallel(keys * (int64_t)j.half, 4096, bits_range, &j);
     return 0;
 }

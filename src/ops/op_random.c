@@ -63,13 +63,17 @@ static tn_array *random_key_or_next(tn_array *key, const char *op) {
     return key;
 }
 
-/* Dtype and shape are free. */
+/* Dtype and shape are free, behind the axes of keys. */
 TNI_RULE_INFER(random_bits) {
     tn_dtype d = c->out[0].dtype;
     if (tni_infer_arity(c, 1, 1)) return TN_EVALUE;
     const tni_out_spec *key = c->in;
-    if (key->dtype != TN_U32 || key->ndim != 1 || key->shape[0] != 2)
+    if (key->dtype != TN_U32 || !key->ndim || key->shape[key->ndim - 1] != 2)
         return tni_fail(TN_EVALUE, "%s: a key is uint32 of shape [2], not %s", c->op,
+                        tni_describe_spec(key));
+    if (c->out[0].ndim < key->ndim - 1 ||
+        !tni_same_shape(key->ndim - 1, key->shape, key->ndim - 1, c->out[0].shape))
+        return tni_fail(TN_ESHAPE, "%s: keys %s for a result of other axes", c->op,
                         tni_describe_spec(key));
     if (d == TN_U8 || d == TN_U16 || d == TN_U32) return 0;
     return tni_fail(TN_EDTYPE, "%s: not defined for %s", c->op, tn_dtype_name(d));

@@ -2,6 +2,7 @@
 #include "ops/lower.h"
 #include "ops/op.h"
 #include "ops/rules.h"
+#include "ops/vmap.h"
 
 #define SIZEOF(params) (sizeof(params) == 1 ? 0 : sizeof(params))
 #define EW_CODE(id)    ((id) == TNI_OP_astype ? TNI_CODE_CAST : TNI_CODE_COPY)
@@ -10,7 +11,7 @@ const tni_prim tni_prims[TNI_OP_COUNT] = {
 #define PRIM(name, kind, params, flags, doc)                                                       \
     [TNI_OP_##name] = {#name,          TNI_OP_##name,  TNI_K_##kind,     EW_CODE(TNI_OP_##name),   \
                        flags,          SIZEOF(params), tni_infer_##name, tni_lower_##name,         \
-                       tni_vjp_##name, tni_jvp_##name},
+                       tni_vjp_##name, tni_jvp_##name, tni_vmap_##name},
 #include "ops/prims.def"
 #undef PRIM
 #define EW1(name, ...)                                                                             \
@@ -23,7 +24,8 @@ const tni_prim tni_prims[TNI_OP_COUNT] = {
                                    tni_infer_ew,                                                   \
                                    NULL,                                                           \
                                    tni_vjp_ew,                                                     \
-                                   tni_jvp_ew},
+                                   tni_jvp_ew,                                                     \
+                                   tni_vmap_ew},
 #define EW2 EW1
 #define EW3 EW1
 #include "ops/elementwise.def"
@@ -40,7 +42,8 @@ const tni_prim tni_prims[TNI_OP_COUNT] = {
                                      tni_infer_red,                                                \
                                      NULL,                                                         \
                                      tni_vjp_red,                                                  \
-                                     tni_jvp_red},
+                                     tni_jvp_red,                                                  \
+                                     tni_vmap_red},
 #include "ops/reduce.def"
 #undef RED
 };

@@ -84,7 +84,8 @@ typedef struct tni_p_sdpa {
     int32_t has_sinks;
 } tni_p_sdpa;
 
-/* random_bits(key u32 [2]) -> u32, u16 or u8 of any shape: threefry2x32 as MLX lays it out. */
+/* random_bits(keys u32 [..., 2]) -> u32, u16 or u8 [..., any shape]: threefry2x32 as MLX lays it
+ * out, for each key anew. */
 
 /* sort(x), argsort(x) -> u32: along the last axis, ascending, stable, NaN last; row-contiguous. */
 
@@ -126,13 +127,15 @@ typedef struct tni_p_conv {
 } tni_p_conv;
 
 /* custom(y 0, ..., y n-1, x 0, ..., x m-1) -> y 0, ..., y n-1, whose derivatives by the x are those
- * of `vjp`, and by the y nothing. vjp NULL: constants. Pointers, since a rule is code: not for
- * files. */
+ * of the rule, and by the y nothing (a vmap rule's: those of the y). Under vmap, `levels` axes of
+ * calls come first, of size 1 in those x that all calls share. Pointers, since a rule is code: not
+ * for files. */
 typedef struct tni_p_custom {
-    void (*vjp)(void); /* tn_vjp_rule or, for a checkpoint, tn_fns */
+    void (*vjp)(void); /* tn_vjp_rule, tn_vmap_rule or, for a checkpoint, tn_fns */
     void *ud;
     int32_t n, kind; /* results; TNI_CUSTOM_... */
+    int64_t levels;
 } tni_p_custom;
-enum { TNI_CUSTOM_STOP, TNI_CUSTOM_VJP, TNI_CUSTOM_CHECKPOINT, TNI_CUSTOM_AFTER };
+enum { TNI_CUSTOM_STOP, TNI_CUSTOM_VJP, TNI_CUSTOM_CHECKPOINT, TNI_CUSTOM_AFTER, TNI_CUSTOM_VMAP };
 
 #endif

@@ -1,11 +1,13 @@
-/* Functions under derivative rules of their own: stop_gradient, custom_vjp, checkpoint. Each is one
- * node that hands on the function's results and says how to go back; forwards it moves no data. */
+/* Functions under derivative rules of their own: stop_gradient, custom_vjp, checkpoint, and
+ * custom_vmap. Each is one node that hands on the function's results and says how to go back, or
+ * how to take many calls at once; forwards it moves no data. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "core/dtype.h"
 #include "core/shape.h"
 #include "ops/build.h"
 #include "ops/rules.h"
+#include "ops/vmap.h"
 #include "trans/call.h"
 #include "trans/trace.h"
 #include <string.h>
@@ -63,6 +65,44 @@ int tn_checkpoint(tn_fns fn, void *ud, tn_list in, int n_out, tn_array **out) {
     return custom_run("checkpoint", fn, &p, in, out);
 }
 
+int tn_custom_vmap(tn_fns fn, tn_vmap_rule rule, void *ud, tn_list in, int n_out, tn_array **out) {
+    tni_p_custom p;
+    memset(&p, 0, sizeof p);
+    p.vjp = (void (*)(void))rule, p.ud = ud, p.n = n_out, p.kind = TNI_CUSTOM_VMAP;
+    return custom_run("custom_vmap", fn, &p, in, out);
+}
+
+/* ---- under vmap ---- */
+
+/* A function of one call as one of many, `levels` times over. */
+typedef struct custom_lift {
+    tn_fns fn;
+    void *ud;
+    int64_t levels;
+} custom_lift;
+
+static int custom_lifted(tn_list in, tn_array **out, int n_out, void *ud) {
+    const custom_lift *l = ud;
+    if (!l->levels) return l->fn(in, out, n_out, l->ud);
+    custom_lift inner = {l->fn, l->ud, l->levels - 1};
+    int64_t size = 1, *axes = tni_alloc_array((size_t)in.n + 1, sizeof *axes);
+    tn_array **x = tni_alloc_array((size_t)in.n + 1, sizeof *x);
+    int status = axes && x ? 0 : tni_fail_memory((size_t)in.n * sizeof *x, "vmap");
+    for (int i = 0; i < in.n; i++)
+        if (in.v[i]->shape[0] != 1) size = in.v[i]->shape[0];
+    for (int i = 0; i < in.n && !status; i++) {
+        bool shared = in.v[i]->shape[0] != size;
+        axes[i] = shared ? TN_UNMAPPED : 0;
+        x[i] = shared ? tn_squeeze(in.v[i], TN_AXES(0)) : in.v[i];
+        status = tn_array_status(x[i]);
+    }
+    if (!status)
+        status = tn_vmap(custom_lifted, &inner, (tn_list){x, in.n}, (tn_ints){axes, in.n}, n_out,
+                         TN_ALL, out);
+    tni_free(axes), tni_free(x);
+    return status;
+}
+
 /* ---- the caller's rule ---- */
 
 typedef struct custom_rule {
@@ -103,6 +143,7 @@ static int custom_cot(const tni_node *n, tn_array *const *cot, int n_out, tn_arr
 static int custom_vjp(const tni_node *n, const tni_p_custom *p, tn_array *const *cot,
                       tn_array **grad) {
     custom_rule r = {n, p, n->n_in - p->n};
+    custom_lift lift = {custom_call_rule, &r, p->levels};
     tn_array **x = tni_calloc((size_t)(n->n_in + p->n), sizeof *x);
     if (!x) return tni_fail_memory((size_t)n->n_in * sizeof *x, "custom_vjp");
     for (int i = 0; i < r.m; i++) x[i] = n->in[p->n + i];
@@ -111,10 +152,12 @@ static int custom_vjp(const tni_node *n, const tni_p_custom *p, tn_array *const 
     int status = custom_cot(n, cot, p->n, x + n->n_in);
     if (!status) status = tni_trace_open(&t, n->n_in + p->n, x);
     if (!status)
-        status = tni_call_fns("custom_vjp", custom_call_rule, &r,
+        status = tni_call_fns("custom_vjp", custom_lifted, &lift,
                               (tn_list){t.tracer, n->n_in + p->n}, r.m, grad + p->n);
     if (!status) status = tni_trace_walk(&t, r.m, grad + p->n);
     for (int i = 0; i < r.m && !status; i++) grad[p->n + i] = t.out[i];
+    for (int i = 0; i < r.m && !status && p->levels; i++)
+        grad[p->n + i] = tni_sum_like(grad[p->n + i], x[i]); /* over calls that share it */
     tni_trace_free(&t);
     tni_free(x);
     return status;
@@ -142,10 +185,11 @@ static int custom_again(const tni_node *n, const tni_p_custom *p, tn_array *cons
         x[i] = custom_after(n->in[p->n + i], given, have);
         status = tn_array_status(x[i]);
     }
+    custom_lift lift = {(tn_fns)p->vjp, p->ud, p->levels};
     tni_trace t = {0};
     if (!status) status = tni_trace_open(&t, m, x);
     if (!status)
-        status = tni_call_fns("checkpoint", (tn_fns)p->vjp, p->ud, (tn_list){t.tracer, m}, p->n, y);
+        status = tni_call_fns("checkpoint", custom_lifted, &lift, (tn_list){t.tracer, m}, p->n, y);
     for (int k = 0; k < p->n && !status; k++)
         if (y[k]->dtype != n->in[k]->dtype ||
             !tni_same_shape(y[k]->ndim, y[k]->shape, n->in[k]->ndim, n->in[k]->shape))
@@ -165,7 +209,7 @@ TNI_RULE_INFER(custom) {
     if (p->n != c->n_out || p->n > c->n_in)
         return tni_fail(TN_EVALUE, "%s: %d inputs and %d outputs, %d results", c->op, c->n_in,
                         c->n_out, p->n);
-    if (p->kind < TNI_CUSTOM_STOP || p->kind > TNI_CUSTOM_AFTER)
+    if (p->kind < TNI_CUSTOM_STOP || p->kind > TNI_CUSTOM_VMAP)
         return tni_fail(TN_EVALUE, "%s: no kind %d", c->op, p->kind);
     for (int k = 0; k < p->n; k++)
         tni_infer_out(c, k, c->in[k].dtype, c->in[k].ndim, c->in[k].shape);
@@ -180,7 +224,8 @@ TNI_RULE_VJP(custom) {
     case TNI_CUSTOM_CHECKPOINT:
         return custom_again(n, p, cot, want, grad);
     case TNI_CUSTOM_AFTER:
-        grad[0] = cot[0];
+    case TNI_CUSTOM_VMAP:
+        for (int k = 0; k < p->n; k++) grad[k] = cot[k];
         return 0;
     default:
         return 0;
@@ -192,4 +237,71 @@ TNI_RULE_JVP(custom) {
     if (p->kind == TNI_CUSTOM_VJP) return TNI_BY_VJP;
     for (int k = 0; k < p->n && p->kind != TNI_CUSTOM_STOP; k++) out[k] = tan[k];
     return 0;
+}
+
+/* A vmap rule as a function, results moved to where all rules have them. */
+typedef struct custom_map {
+    const tni_node *n;
+    int64_t size, *axes;
+} custom_map;
+
+static int custom_call_map(tn_list in, tn_array **out, int n_out, void *ud) {
+    const custom_map *m = ud;
+    const tni_p_custom *p = m->n->params;
+    int64_t axes[TNI_MAX_OUT] = {0};
+    tn_vmap_rule rule = (tn_vmap_rule)p->vjp;
+    int status = rule(in, (tn_ints){m->axes, in.n}, out, axes, p->ud);
+    for (int k = 0; k < n_out && !status; k++) {
+        const tn_array *like = m->n->out[k], *got = out[k];
+        if (!tni_alive(got) || tni_is_error(got)) continue; /* the call says so */
+        int axis = axes[k] == TN_UNMAPPED ? -1 : tni_axis(got->ndim, axes[k]);
+        bool fits = axes[k] == TN_UNMAPPED || (axis >= 0 && got->shape[axis] == m->size);
+        if (fits && axis > 0) got = out[k] = tn_moveaxis(out[k], axis, 0);
+        int more = axis >= 0;
+        if (tni_is_error(got)) continue;
+        if (!fits || got->dtype != like->dtype || got->ndim != like->ndim + more ||
+            !tni_same_shape(like->ndim, got->shape + more, like->ndim, like->shape))
+            status =
+                tni_fail(TN_ESHAPE,
+                         "custom_vmap: result %d of the rule is %s, but one call of %lld gives "
+                         "%s",
+                         k, tni_describe(got), (long long)m->size, tni_describe(like));
+    }
+    return status;
+}
+
+static int custom_vmap(const tni_node *n, int64_t size, tn_array *const *in, tn_array **out) {
+    const tni_p_custom *p = n->params;
+    int m = n->n_in - p->n;
+    custom_map map = {.n = n, .size = size};
+    map.axes = tni_alloc_array((size_t)m + 1, sizeof *map.axes);
+    if (!map.axes) return tni_fail_memory((size_t)m * sizeof *map.axes, "custom_vmap");
+    for (int i = 0; i < m; i++) map.axes[i] = tni_stacked(n, in, p->n + i) ? 0 : TN_UNMAPPED;
+    int status =
+        tni_call_fns("custom_vmap", custom_call_map, &map, (tn_list){in + p->n, m}, p->n, out);
+    tni_free(map.axes);
+    return status;
+}
+
+/* One more axis of calls. */
+static int custom_level(const tni_node *n, int64_t size, tn_array *const *in, tn_array **out) {
+    tni_p_custom p = *(const tni_p_custom *)n->params;
+    tn_array **v = tni_alloc_array((size_t)n->n_in, sizeof *v);
+    if (!v) return tni_fail_memory((size_t)n->n_in * sizeof *v, "vmap");
+    for (int i = 0; i < n->n_in; i++)
+        v[i] = i < p.n || tni_stacked(n, in, i)
+                   ? tni_stack_of(n, size, in, i)
+                   : tni_stack_shape(in[i], 1, in[i]->ndim, in[i]->shape);
+    p.levels++;
+    int status = tni_stack_node(n, size, v, &p, out);
+    tni_free(v);
+    return status;
+}
+
+TNI_RULE_VMAP(custom) {
+    const tni_p_custom *p = n->params;
+    if (p->kind == TNI_CUSTOM_VMAP) return custom_vmap(n, size, in, out);
+    if (p->kind == TNI_CUSTOM_VJP || p->kind == TNI_CUSTOM_CHECKPOINT)
+        return custom_level(n, size, in, out);
+    return tni_stack_node(n, tni_stacked(n, in, 0) ? size : -1, in, p, out);
 }

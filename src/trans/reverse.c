@@ -10,36 +10,31 @@
 
 /* ---- rules that a primitive does not have itself ---- */
 
-/* The node's meaning in simpler ops, over inputs of our choice: derivatives of that. */
-typedef struct lowered {
-    tni_trace t;
-    tn_array *out[TNI_MAX_OUT];
-} lowered;
-
-static int lowered_begin(lowered *l, const tni_node *n) {
+int tni_trace_lower(tni_trace *t, const tni_node *n) {
     tni_node shadow = *n;
-    int status = tni_trace_open(&l->t, n->n_in, n->in);
+    tn_array *out[TNI_MAX_OUT];
+    int status = tni_trace_open(t, n->n_in, n->in);
     if (status) return status;
     if (!n->prim->lower)
-        return tni_fail(TN_EINTERNAL, "%s has no derivative and no lowering", n->prim->name);
-    shadow.in = l->t.tracer;
-    status = n->prim->lower(&shadow, l->out);
-    return status ? status : tni_trace_walk(&l->t, n->n_out, l->out);
+        return tni_fail(TN_EINTERNAL, "%s has no rule and no lowering", n->prim->name);
+    shadow.in = t->tracer;
+    status = n->prim->lower(&shadow, out);
+    return status ? status : tni_trace_walk(t, n->n_out, out);
 }
 
 static int lowered_vjp(const tni_node *n, tn_array *const *cot, const bool *want, tn_array **grad) {
-    lowered l;
-    int status = lowered_begin(&l, n);
-    if (!status) status = tni_trace_reverse(&l.t, cot, want, grad);
-    tni_trace_free(&l.t);
+    tni_trace t;
+    int status = tni_trace_lower(&t, n);
+    if (!status) status = tni_trace_reverse(&t, cot, want, grad);
+    tni_trace_free(&t);
     return status;
 }
 
 static int lowered_jvp(const tni_node *n, tn_array *const *tan, tn_array **out) {
-    lowered l;
-    int status = lowered_begin(&l, n);
-    if (!status) status = tni_trace_forward(&l.t, tan, out);
-    tni_trace_free(&l.t);
+    tni_trace t;
+    int status = tni_trace_lower(&t, n);
+    if (!status) status = tni_trace_forward(&t, tan, out);
+    tni_trace_free(&t);
     return status;
 }
 

@@ -47,5 +47,11 @@ void tni_trace_free(tni_trace *t); /* after open, whether or not that succeeded 
 int tni_trace_reverse(tni_trace *t, tn_array *const *cot, const bool *want, tn_array **grad);
 /* Forward: tan[n] (NULL: zero) to out_tan[n_out] (NULL: zero). */
 int tni_trace_forward(tni_trace *t, tn_array *const *tan, tn_array **out_tan);
+/* Mapping (ops/vmap.h): in[n], each x[k] itself or `size` of them stacked along a new axis 0, to
+ * out[n_out], stacked where they depend on a stacked one. */
+int tni_trace_map(tni_trace *t, int64_t size, tn_array *const *in, tn_array **out);
+
+/* Opens and walks a trace of what the node means in simpler ops, over its inputs. */
+int tni_trace_lower(tni_trace *t, const tni_node *n);
 
 #endif
