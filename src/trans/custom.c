@@ -251,6 +251,7 @@ static int custom_call_map(tn_list in, tn_array **out, int n_out, void *ud) {
     int64_t axes[TNI_MAX_OUT] = {0};
     tn_vmap_rule rule = (tn_vmap_rule)p->vjp;
     int status = rule(in, (tn_ints){m->axes, in.n}, out, axes, p->ud);
+    if (status && !*tn_error()) tni_fail(status, "custom_vmap: the rule returned %d", status);
     for (int k = 0; k < n_out && !status; k++) {
         const tn_array *like = m->n->out[k], *got = out[k];
         if (!tni_alive(got) || tni_is_error(got)) continue; /* the call says so */
@@ -261,11 +262,9 @@ static int custom_call_map(tn_list in, tn_array **out, int n_out, void *ud) {
         if (tni_is_error(got)) continue;
         if (!fits || got->dtype != like->dtype || got->ndim != like->ndim + more ||
             !tni_same_shape(like->ndim, got->shape + more, like->ndim, like->shape))
-            status =
-                tni_fail(TN_ESHAPE,
-                         "custom_vmap: result %d of the rule is %s, but one call of %lld gives "
-                         "%s",
-                         k, tni_describe(got), (long long)m->size, tni_describe(like));
+            status = tni_fail(TN_ESHAPE, "custom_vmap: result %d of the rule is %s, not %s%s", k,
+                              tni_describe(got), axes[k] == TN_UNMAPPED ? "" : "a stack of ",
+                              tni_describe(like));
     }
     return status;
 }

@@ -149,7 +149,8 @@ static int vmap_result(const vmap_run *r, int k, int ndim, tn_array *got, tn_arr
     }
     int d = tni_axis(ndim + 1, axis);
     if (d < 0 || ndim >= TN_MAX_NDIM)
-        return tni_fail(TN_EAXIS, "vmap: axis %lld is out of range for result %d, which has %d",
+        return tni_fail(TN_EAXIS,
+                        "vmap: axis %lld is out of range for result %d, which has %d with it",
                         (long long)axis, k, ndim + 1);
     shape[0] = r->size;
     if (!stacked) {
@@ -181,8 +182,9 @@ static int vmap(tn_fns fn, void *ud, tn_list in, tn_ints in_axes, int n_out, tn_
     if (status) return status;
     vmap_run r = {.in_axes = in_axes, .out_axes = out_axes};
     size_t m = (size_t)in.n + 1;
-    r.x = tni_calloc(m * 3, sizeof *r.x), r.all = r.x + m, r.in = r.all + m;
+    r.x = tni_calloc(m * 3, sizeof *r.x);
     if (!r.x) return tni_fail_memory(m * 3 * sizeof *r.x, "vmap");
+    r.all = r.x + m, r.in = r.all + m;
     status = vmap_arguments(&r, in);
     if (!status) status = vmap_trace(&r, fn, ud, in.n, n_out, out);
     tni_trace_free(&r.t);
