@@ -32,6 +32,16 @@ static inline tn_array *case_masked(tn_array *x) {
     tn_array *h = case_heads(x), *mask = tn_greater(tn_matmul(h, tn_swapaxes(h, 2, 3)), tn_f32(0));
     return tn_fast_scaled_dot_product_attention(h, h, h, 0.7, TN_OPT(tn_sdpa_opt, .mask = mask));
 }
+static inline int case_masked_fns(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)ud, (void)n_out;
+    out[0] = case_masked(in.v[0]);
+    return 0;
+}
+static inline tn_array *case_masked_grad(tn_array *x) {
+    tn_array *y, *g;
+    (void)tn_vjp(case_masked_fns, NULL, TN_LIST(x), TN_LIST(case_heads(tn_square(x))), &y, &g);
+    return g;
+}
 static inline tn_array *case_update(tn_array *x) {
     return tn_slice_update(tn_neg(x), tn_sum(x, TN_AXES(0), true), TN_INTS(1, 0), TN_ALL);
 }
@@ -83,6 +93,7 @@ static inline tn_array *case_scatter(tn_array *x) {
     X(sdpa, tn_fast_scaled_dot_product_attention(case_heads(x), case_heads(x), case_heads(x), 0.7, \
                                                  TN_OPT(tn_sdpa_opt, .causal = true)))             \
     X(sdpa_mask, case_masked(x))                                                                   \
+    X(sdpa_vjp, case_masked_grad(x))                                                               \
     X(random_bits,                                                                                 \
       tn_random_bits(                                                                              \
           TN_SHAPE(5), 2,                                                                          \

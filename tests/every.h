@@ -93,6 +93,7 @@ EVERY(rope, ARGS(A(F32, 2, 3, 8), INDEX(I32, 9, 2)), 2, 1, y[0] = tn_fast_rope(x
 EVERY(rope_freqs, ARGS(A(F16, 1, 2, 3, 8), NUMBER(I32, 9), INDEX(F32, 9, 4)), 3, 1, y[0] = tn_fast_rope(x[0], 8, x[1], TN_OPT(tn_rope_opt, .freqs = tn_add(x[2], tn_f32(1)), .traditional = true))) \
 EVERY(sdpa, ARGS(A(F32, 1, 4, 3, 8), A(F32, 1, 2, 5, 8), A(F32, 1, 2, 5, 6)), 3, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.3, TN_OPT(tn_sdpa_opt, .causal = true))) \
 EVERY(sdpa_mask, ARGS(A(F32, 1, 4, 3, 8), A(F16, 1, 2, 5, 8), A(F16, 1, 2, 5, 6), A(F32, 3, 5), A(F32, 4)), 5, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.3, TN_OPT(tn_sdpa_opt, .mask = x[3], .sinks = x[4]))) \
+EVERY(sdpa_vjp, ARGS(A(F32, 1, 4, 3, 8), A(F16, 1, 2, 5, 8), A(F16, 1, 2, 5, 6), A(F32, 4)), 4, 4, every_attention_grad(x, y)) \
 EVERY(random_bits, ARGS(INDEX(U32, 99, 2)), 1, 2, y[0] = tn_random_bits(TN_SHAPE(3, 5), 2, x[0]); y[1] = tn_random_normal(TN_SHAPE(4), TN_F32, x[0])) \
 EVERY(sort, ARGS(A(F32, 3, 7)), 1, 1, y[0] = tn_sort(x[0], 0)) \
 EVERY(argsort, ARGS(A(F16, 3, 7)), 1, 1, y[0] = tn_argsort(x[0], -1)) \
@@ -116,6 +117,17 @@ static tn_array *every_conv_loss(tn_list in, void *ud) {
 }
 static void every_conv_grad(tn_array *const *x, tn_array **y) {
     tn_value_and_grad(every_conv_loss, NULL, (tn_list){x, 2}, 2, NULL, y);
+}
+
+static tn_array *every_attention_loss(tn_list in, void *ud) {
+    (void)ud;
+    return tn_sum(
+        tn_square(tn_fast_scaled_dot_product_attention(
+            in.v[0], in.v[1], in.v[2], 0.3, TN_OPT(tn_sdpa_opt, .causal = true, .sinks = in.v[3]))),
+        TN_ALL, false);
+}
+static void every_attention_grad(tn_array *const *x, tn_array **y) {
+    tn_value_and_grad(every_attention_loss, NULL, (tn_list){x, 4}, 4, NULL, y);
 }
 
 #define EVERY(name, args, n_in, n, ...)                                                            \

@@ -39,15 +39,17 @@ static void check(tn_array *y, double tol, const char *what) {
     tni_node *n = y->node;
     seen[n->prim->id] = true;
     tn_array *low[TNI_MAX_OUT] = {NULL};
-    int status = n->prim->lower(n, low), bad = 0;
-    bool alike = !status && tn_dtype_of(low[0]) == tn_dtype_of(y) && tn_ndim(low[0]) == tn_ndim(y);
-    for (int i = 0; alike && i < tn_ndim(y); i++) alike = tn_dim(low[0], i) == tn_dim(y, i);
+    int status = n->prim->lower(n, low), bad = 0, which = 0;
+    while (n->out[which] != y) which++;
+    tn_array *l = low[which];
+    bool alike = !status && tn_dtype_of(l) == tn_dtype_of(y) && tn_ndim(l) == tn_ndim(y);
+    for (int i = 0; alike && i < tn_ndim(y); i++) alike = tn_dim(l, i) == tn_dim(y, i);
     /* Both at once: the node must be there for its kernel. */
-    if (!status) status = tn_eval(TN_LIST(low[0], y));
+    if (!status) status = tn_eval(TN_LIST(l, y));
     size_t count = (size_t)tn_size(y), bytes = count * sizeof(double);
     double *a = malloc(bytes + 8), *b = malloc(bytes + 8), worst = 0;
     if (!status) status = tn_read(y, TN_F64, a, bytes);
-    if (!status) status = tn_read(low[0], TN_F64, b, bytes);
+    if (!status) status = tn_read(l, TN_F64, b, bytes);
     for (size_t i = 0; !status && i < count; i++) {
         double e = fabs(a[i] - b[i]) / (1 + fabs(b[i]));
         if (!(e <= tol) && !(isnan(a[i]) && isnan(b[i])) && bad++ < 3)
@@ -122,6 +124,36 @@ static tn_array *attend(tn_array *q, tn_array *k, tn_array *v, bool causal, tn_a
         q, k, v, 0.25, TN_OPT(tn_sdpa_opt, .causal = causal, .mask = mask, .sinks = sinks));
 }
 
+typedef struct attention {
+    bool causal, sinks;
+    tn_array *mask;
+} attention;
+
+static int attention_fns(tn_list in, tn_array **out, int n_out, void *ud) {
+    const attention *a = ud;
+    (void)n_out;
+    out[0] = attend(in.v[0], in.v[1], in.v[2], a->causal, a->mask, a->sinks ? in.v[3] : NULL);
+    return 0;
+}
+
+/* The gradients of attention: one kernel makes them all. Keys and values sum over many queries. */
+static void check_attention_grads(tn_list in, attention *a, double tol, const char *what) {
+    static const char *const of[] = {"queries", "keys", "values", "sinks"};
+    const tn_array *q = in.v[0];
+    int64_t n = tn_dim(q, 2), n_in = 3 + a->sinks;
+    if (tn_dtype_of(q) == TN_F64) return; /* through the lowering */
+    TN_SCOPE {
+        for (int i = 0; i < n_in; i++) {
+            char s[160];
+            tn_array *y, *g[4];
+            tn_array *cot = noise(TN_SHAPE(tn_dim(q, 0), tn_dim(q, 1), n, 20), tn_dtype_of(q));
+            (void)tn_vjp(attention_fns, a, (tn_list){in.v, (int)n_in}, TN_LIST(cot), &y, g);
+            snprintf(s, sizeof s, "%s, gradient of the %s", what, of[i]);
+            check(g[i], i < 3 ? tol : 1e-4, s);
+        }
+    }
+}
+
 static void test_sdpa(tn_dtype d, int64_t lq, int64_t lk, const char *what) {
     double tol = tolerance(d) * 4;
     char s[96];
@@ -144,12 +176,18 @@ static void test_sdpa(tn_dtype d, int64_t lq, int64_t lk, const char *what) {
                                       : NULL,
                              sink ? sinks : NULL),
                       tol, s);
+                if (m < 3)
+                    check_attention_grads(
+                        TN_LIST(q, k, v, tn_astype(sinks, TN_F32)),
+                        &(attention){.causal = m == 1, .sinks = sink, .mask = m == 2 ? look : NULL},
+                        tol, s);
             }
         /* heads and positions swapped in memory, as they come from a projection */
         tn_array *qt = tn_swapaxes(noise(TN_SHAPE(2, lq, 6, 32), d), 1, 2);
         tn_array *kt = tn_swapaxes(noise(TN_SHAPE(2, lk, 2, 32), d), 1, 2);
         snprintf(s, sizeof s, "attention of %s, views", what);
         check(attend(qt, kt, v, lq <= lk, NULL, NULL), tol, s);
+        check_attention_grads(TN_LIST(qt, kt, v), &(attention){.causal = lq <= lk}, tol, s);
     }
 }
 
@@ -188,6 +226,7 @@ int main(void) {
         test_sdpa(floats[i], 19, 19, "a square");
         test_sdpa(floats[i], 5, 300, "few queries");
         test_sdpa(floats[i], 9, 4, "few keys");
+        test_sdpa(floats[i], 70, 130, "two blocks of rows");
     }
     test_quantized();
     test_coverage();

@@ -5,5 +5,6 @@
 #include "core/backend.h"
 
 int tni_cpu_sdpa(const tni_call *c);
+int tni_cpu_sdpa_vjp(const tni_call *c);
 
 #endif

@@ -20,6 +20,9 @@ typedef struct tni_nn_isa {
      * zeros. */
     void (*online)(float *s, int64_t n, float *top, float *sum, float *acc, int64_t d);
     void (*scale)(float *x, int64_t n, float by); /* x *= by */
+    /* d = p * (d - delta), where delta, which is returned, is the sum of p * d: what the gradient
+     * d of a softmax p makes of that of its input. */
+    float (*softmax_vjp)(const float *p, float *d, int64_t n);
     /* Widens n elements of f16 or bf16, and back, rounding to nearest even. */
     void (*from_f16)(const uint16_t *x, float *y, int64_t n);
     void (*from_bf16)(const uint16_t *x, float *y, int64_t n);

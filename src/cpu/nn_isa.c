@@ -75,6 +75,13 @@ static void nn_online(float *s, int64_t n, float *top, float *sum, float *acc, i
     *sum += v_row_sum(s, (size_t)n);
 }
 
+static float nn_softmax_vjp(const float *p, float *d, int64_t n) {
+    float delta = v_row_dot(p, d, (size_t)n);
+    vf shift = vf_set(delta);
+    NN_EACH(n, d, NN_LOAD(p) * (NN_LOAD(d) - shift));
+    return delta;
+}
+
 static void nn_from_f16(const uint16_t *x, float *y, int64_t n) {
     int64_t i = 0;
     for (; i + VN <= n; i += VN) vf_store(y + i, vf_load_f16(x + i));
@@ -100,8 +107,8 @@ static void nn_to_bf16(const float *x, uint16_t *y, int64_t n) {
 }
 
 const tni_nn_isa *TNI_FN(nn_isa)(void) {
-    static const tni_nn_isa kernels = {nn_softmax,   nn_rms_norm, nn_layer_norm,
-                                       nn_online,    nn_scale,    nn_from_f16,
-                                       nn_from_bf16, nn_to_f16,   nn_to_bf16};
+    static const tni_nn_isa kernels = {nn_softmax, nn_rms_norm,    nn_layer_norm, nn_online,
+                                       nn_scale,   nn_softmax_vjp, nn_from_f16,   nn_from_bf16,
+                                       nn_to_f16,  nn_to_bf16};
     return &kernels;
 }

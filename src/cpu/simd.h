@@ -129,7 +129,7 @@ V_FN vf v_part(const float *x, size_t i, size_t n, float id) {
     return vf_load_n(x + i, n - i, id);
 }
 
-/* The sum, the largest and the smallest of a row of n floats (0, -inf, inf when n is 0). */
+/* Sums and the largest of rows of n floats (0 and -inf when n is 0). */
 V_FN float v_row_sum(const float *x, size_t n) {
     float lanes[16];
 #define V_VALUE(i, m) v_part(x, i, m, 0.0f)
@@ -143,6 +143,13 @@ V_FN float v_row_sumsq(const float *x, size_t n) {
 #define v_sq(a)       ((a) * (a))
     V_ROW_LANES(lanes, n, 0.0f, V_VALUE, V_ADD);
 #undef v_sq
+#undef V_VALUE
+    return v16_fold_sum(lanes);
+}
+V_FN float v_row_dot(const float *x, const float *y, size_t n) {
+    float lanes[16];
+#define V_VALUE(i, m) (v_part(x, i, m, 0.0f) * v_part(y, i, m, 0.0f))
+    V_ROW_LANES(lanes, n, 0.0f, V_VALUE, V_ADD);
 #undef V_VALUE
     return v16_fold_sum(lanes);
 }

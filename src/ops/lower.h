@@ -10,6 +10,7 @@ int tni_lower_rms_norm(const tni_node *n, tn_array **out);
 int tni_lower_layer_norm(const tni_node *n, tn_array **out);
 int tni_lower_rope(const tni_node *n, tn_array **out);
 int tni_lower_sdpa(const tni_node *n, tn_array **out);
+int tni_lower_sdpa_vjp(const tni_node *n, tn_array **out);
 int tni_lower_quantized_matmul(const tni_node *n, tn_array **out);
 
 /* Views and moves run in eval itself; the rest are basic: every backend must have them. */

@@ -83,6 +83,9 @@ typedef struct tni_p_sdpa {
     int32_t mask; /* TNI_MASK_... */
     int32_t has_sinks;
 } tni_p_sdpa;
+/* sdpa_vjp(the inputs of sdpa, cotangent [B, Hq, Lq, Dv]) -> the gradients of q, k and v, and of
+ * the sinks when there are any; f32, f16 and bf16. Memory grows with Lq and Lk, not their
+ * product. */
 
 /* random_bits(keys u32 [..., 2]) -> u32, u16 or u8 [..., any shape]: threefry2x32 as MLX lays it
  * out, for each key anew. */

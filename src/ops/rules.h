@@ -77,6 +77,7 @@ TNI_RULE_VJP(conv);
 TNI_RULE_JVP(conv);
 TNI_RULE_VJP(conv_weight);
 TNI_RULE_JVP(conv_weight);
+TNI_RULE_VJP(sdpa);
 TNI_RULE_VJP(custom);
 TNI_RULE_JVP(custom);
 
@@ -95,8 +96,9 @@ TNI_RULE_JVP(custom);
 #define tni_jvp_rms_norm   NULL
 #define tni_vjp_layer_norm NULL
 #define tni_jvp_layer_norm NULL
-#define tni_vjp_sdpa       NULL
 #define tni_jvp_sdpa       NULL
+#define tni_vjp_sdpa_vjp   NULL
+#define tni_jvp_sdpa_vjp   NULL
 
 /* jvp NULL where there is a vjp: the vjp, which is linear in the cotangent, transposed. */
 #define tni_jvp_scan         NULL
