@@ -1,6 +1,7 @@
 /* Scaled dot-product attention and its gradient: the public function, shape rules, and what the
  * kernels compute in simpler ops. */
 #include "base/err.h"
+#include "ops/attention.h"
 #include "ops/build.h"
 #include "ops/lower.h"
 #include <math.h>
@@ -191,28 +192,36 @@ int tni_lower_sdpa_vjp(const tni_node *n, tn_array **out) {
     return 0;
 }
 
-enum { ATTENTION_MAX_IN = 6 };
+int tni_sdpa_vjp_node(int n_in, tn_array *const *in, const tni_p_sdpa *p, tn_array **out) {
+    tni_out_spec from[TNI_SDPA_VJP_IN], made[4];
+    tni_spec spec[4] = {{0}};
+    int n_out = 3 + p->has_sinks;
+    for (int i = 0; i < n_in; i++) {
+        if (tni_is_error(in[i])) return in[i]->status;
+        from[i] = tni_spec_of(in[i]);
+    }
+    tni_infer_call c = {"sdpa_vjp", TNI_PRIM(sdpa_vjp), p, n_in, n_out, from, spec};
+    int status = tni_infer(&c);
+    for (int i = 0; i < n_out; i++)
+        made[i] = (tni_out_spec){spec[i].dtype, spec[i].ndim, spec[i].shape};
+    if (!status) status = tni_node_new(TNI_PRIM(sdpa_vjp), n_in, in, p, n_out, made, out);
+    for (int i = 0; i < n_out && !status; i++) out[i] = tni_scope_own(out[i]);
+    return status;
+}
 
 /* Through the kernel, in memory linear in the lengths; but a mask that wants a gradient is as large
  * as the scores, and f64 has no kernel. */
 TNI_RULE_VJP(sdpa) {
     const tni_p_sdpa *p = n->params;
-    tn_array *in[ATTENTION_MAX_IN], *out[4];
-    tni_out_spec from[ATTENTION_MAX_IN], made[4];
-    tni_spec spec[4] = {{0}};
-    int m = n->n_in + 1, n_out = 3 + p->has_sinks, sinks = n->n_in - 1;
+    tn_array *in[TNI_SDPA_VJP_IN], *out[4];
+    int sinks = n->n_in - 1;
     if (n->in[0]->dtype == TN_F64 || n->in[1]->dtype == TN_F64 || n->in[2]->dtype == TN_F64 ||
         (p->mask == TNI_MASK_ADD && want[3]))
         return TNI_BY_LOWER;
-    for (int i = 0; i < m; i++)
-        in[i] = i < n->n_in ? n->in[i] : cot[0], from[i] = tni_spec_of(in[i]);
-    tni_infer_call c = {"sdpa_vjp", TNI_PRIM(sdpa_vjp), p, m, n_out, from, spec};
-    int status = tni_infer(&c);
-    for (int i = 0; i < n_out; i++)
-        made[i] = (tni_out_spec){spec[i].dtype, spec[i].ndim, spec[i].shape};
-    if (!status) status = tni_node_new(TNI_PRIM(sdpa_vjp), m, in, p, n_out, made, out);
+    for (int i = 0; i < n->n_in; i++) in[i] = n->in[i];
+    in[n->n_in] = cot[0];
+    int status = tni_sdpa_vjp_node(n->n_in + 1, in, p, out);
     if (status) return status;
-    for (int i = 0; i < n_out; i++) out[i] = tni_scope_own(out[i]);
     for (int i = 0; i < 3; i++)
         if (want[i]) grad[i] = out[i];
     if (p->has_sinks && want[sinks]) grad[sinks] = out[3];

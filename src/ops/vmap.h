@@ -63,6 +63,7 @@ TNI_RULE_VMAP(rms_norm);
 TNI_RULE_VMAP(layer_norm);
 TNI_RULE_VMAP(rope);
 TNI_RULE_VMAP(sdpa);
+TNI_RULE_VMAP(sdpa_vjp);
 #define tni_vmap_random_bits tni_vmap_front
 #define tni_vmap_sort        tni_vmap_front
 #define tni_vmap_argsort     tni_vmap_front

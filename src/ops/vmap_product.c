@@ -1,6 +1,7 @@
 /* Stacked inputs of products, norms and attention: a stack becomes rows of a product, images of a
  * batch, or heads and groups, whichever reads shared operands once. */
 #include "base/err.h"
+#include "ops/attention.h"
 #include "ops/build.h"
 #include "ops/rules.h"
 #include "ops/vmap.h"
@@ -117,4 +118,20 @@ TNI_RULE_VMAP(sdpa) {
     if (!heads) return vmap_back(n, size, z, out);
     z = tn_reshape(z, TN_SHAPE(shape[0], size, y->shape[1], shape[2], shape[3]));
     return tni_stack_done(out, tn_moveaxis(z, 1, 0));
+}
+
+/* Calls as a batch; sinks have none to stand in. */
+TNI_RULE_VMAP(sdpa_vjp) {
+    const tni_p_sdpa *p = n->params;
+    tn_array *v[TNI_SDPA_VJP_IN], *grad[4];
+    if (p->has_sinks) return TNI_BY_LOWER;
+    for (int i = 0; i < n->n_in; i++) v[i] = vmap_batch(n, size, in, i);
+    int status = tni_sdpa_vjp_node(n->n_in, v, p, grad);
+    for (int i = 0; i < 3 && !status; i++)
+        if (n->out[i]) {
+            const tn_array *y = n->out[i];
+            out[i] = tni_stack_shape(grad[i], size, y->ndim, y->shape);
+            if (tni_is_error(out[i])) status = out[i]->status;
+        }
+    return status;
 }
