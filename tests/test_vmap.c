@@ -19,6 +19,7 @@ static int differ_floats(tn_array *a, tn_array *b, double tolerance) {
     size_t n = (size_t)tn_size(a);
     double *x = malloc(n * 8 + 8), *y = malloc(n * 8 + 8);
     int bad = tn_read(a, TN_F64, x, n * 8) || tn_read(b, TN_F64, y, n * 8);
+    if (bad) diag("%s", tn_error());
     for (size_t i = 0; i < n && !bad; i++)
         if (!(x[i] == y[i] || (isnan(x[i]) && isnan(y[i])) ||
               fabs(x[i] - y[i]) <= tolerance * (1 + fabs(y[i])))) {
@@ -104,6 +105,127 @@ static void check_every(const every_case *c) {
     ok(!bad, "%s: %d ways to map it", c->name, done);
 }
 
+/* ---- settings that every.h leaves out ---- */
+
+static int quantized_batch(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out, (void)ud;
+    out[0] = tn_quantized_matmul(in.v[0], in.v[1], in.v[2], in.v[3], true, 32, 4);
+    return 0;
+}
+static tn_array *groups_loss(tn_list in, void *ud) {
+    tn_array *y = tn_conv2d(in.v[0], in.v[1],
+                            TN_OPT(tn_conv_opt, .groups = 2, .stride = TN_SPATIAL(2, 1),
+                                   .padding = TN_SPATIAL(1), .dilation = TN_SPATIAL(1, 2)));
+    (void)ud;
+    return tn_sum(tn_mul(y, tn_square(y)), TN_ALL, false);
+}
+static int conv_groups(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out, (void)ud;
+    tn_value_and_grad(groups_loss, NULL, in, 2, &out[0], out + 1);
+    return 0;
+}
+static tn_array *images_out(tn_list in) { /* both factors of conv_weight apart */
+    tn_array *y, *g[2];
+    (void)tn_vjp(case_conv_fns, NULL, TN_LIST(in.v[0], in.v[1]), TN_LIST(in.v[2]), &y, g);
+    return g[1];
+}
+static int conv_apart(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out, (void)ud;
+    out[0] = images_out(in);
+    return 0;
+}
+static int empties(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out, (void)ud;
+    out[0] = tn_matmul(in.v[0], tn_swapaxes(in.v[0], 0, 1)); /* [3, 0] by [0, 3] */
+    out[1] = tn_sum(in.v[0], TN_AXES(1), false);
+    out[2] = tn_max(in.v[0], TN_AXES(0), false);
+    out[3] = tn_concatenate(TN_LIST(in.v[0], in.v[1]), 1);
+    out[4] = tn_take(in.v[1], tn_astype(in.v[0], TN_I32), 0);
+    return 0;
+}
+static int places(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out, (void)ud;
+    out[0] = tn_take(in.v[0], in.v[1], 0);
+    out[1] = tn_gather(in.v[0], TN_LIST(in.v[1]), TN_AXES(1), TN_SHAPE(2, 0));
+    out[2] = tn_scatter_add(in.v[0], TN_LIST(in.v[1], in.v[1]), in.v[2], TN_AXES(1, 0));
+    return 0;
+}
+static int heads(tn_list in, tn_array **out, int n_out, void *ud) { /* a batch of two, bool mask */
+    tn_array *mask = tn_greater(in.v[1], tn_f32(0));
+    (void)n_out, (void)ud;
+    out[0] = tn_fast_scaled_dot_product_attention(
+        in.v[0], in.v[0], in.v[0], 0.4, TN_OPT(tn_sdpa_opt, .mask = mask, .sinks = in.v[2]));
+    return 0;
+}
+static int turned(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out, (void)ud;
+    out[0] = tn_fast_rope(in.v[0], 4, in.v[1], NULL);
+    out[1] = tn_fast_rope(in.v[0], 6, in.v[1], TN_OPT(tn_rope_opt, .traditional = true));
+    return 0;
+}
+
+static const every_case extra[] = {
+    {"a batch of quantised matrices",
+     4,
+     1,
+     {{TN_F32, 0, 3, {2, 3, 64}},
+      {TN_U32, 999, 3, {2, 5, 8}},
+      {TN_F32, 0, 3, {2, 5, 2}},
+      {TN_F32, 0, 3, {2, 5, 2}}},
+     quantized_batch,
+     0,
+     0,
+     0},
+    {"gradients of a convolution in groups",
+     2,
+     3,
+     {{TN_F64, 0, 4, {2, 5, 6, 4}}, {TN_F64, 0, 4, {6, 3, 2, 2}}},
+     conv_groups,
+     0,
+     0,
+     0},
+    {"a convolution's weight",
+     3,
+     1,
+     {{TN_F64, 0, 4, {2, 5, 4, 3}}, {TN_F64, 0, 4, {4, 2, 2, 3}}, {TN_F64, 0, 4, {2, 4, 3, 4}}},
+     conv_apart,
+     0,
+     0,
+     0},
+    {"arrays without elements",
+     2,
+     5,
+     {{TN_F32, 0, 2, {3, 0}}, {TN_F32, 0, 2, {3, 2}}},
+     empties,
+     0,
+     0,
+     0},
+    {"one index",
+     3,
+     3,
+     {{TN_F32, 0, 2, {4, 5}}, {TN_I64, 4, 0, {0}}, {TN_F32, 0, 2, {1, 2}}},
+     places,
+     0,
+     0,
+     0},
+    {"attention of a batch",
+     3,
+     1,
+     {{TN_F32, 0, 4, {2, 4, 3, 8}}, {TN_F32, 0, 4, {2, 1, 1, 3}}, {TN_F32, 0, 1, {4}}},
+     heads,
+     0,
+     0,
+     0},
+    {"positions of a batch",
+     2,
+     2,
+     {{TN_F32, 0, 4, {2, 3, 4, 6}}, {TN_I32, 9, 1, {2}}},
+     turned,
+     0,
+     0,
+     0},
+};
+
 /* ---- transforms of mapped functions ---- */
 
 static int which_case;
@@ -167,6 +289,7 @@ static void check_case(void) {
 
 int main(void) {
     every(check_every);
+    for (size_t i = 0; i < sizeof extra / sizeof *extra; i++) check_every(&extra[i]);
     for (which_case = 0; which_case < CASE_COUNT; which_case++)
         TN_SCOPE {
             check_case();

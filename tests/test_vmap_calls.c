@@ -86,6 +86,26 @@ static void test_axes(void) {
     }
 }
 
+/* Inside, the argument of the mapped function around it is one for all. */
+static int times(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out;
+    out[0] = tn_mul(in.v[0], ud);
+    return 0;
+}
+static int table(tn_list in, tn_array **out, int n_out, void *ud) {
+    return tn_vmap(times, in.v[0], TN_LIST(ud), TN_ALL, n_out, TN_ALL, out);
+}
+
+static void test_capture(void) {
+    TN_SCOPE {
+        tn_array *a = count_up(TN_SHAPE(3)), *b = count_up(TN_SHAPE(4)), *y;
+        int status = tn_vmap(table, b, TN_LIST(a), TN_ALL, 1, TN_ALL, &y);
+        ok(!status &&
+               same(y, tn_matmul(tn_reshape(a, TN_SHAPE(3, 1)), tn_reshape(b, TN_SHAPE(1, 4)))),
+           "an inner function takes the argument of the outer");
+    }
+}
+
 static void test_sizes(void) {
     TN_SCOPE {
         tn_array *y[4], *one = count_up(TN_SHAPE(1, 3)), *none = tn_zeros(TN_SHAPE(3, 0), TN_F32);
@@ -501,6 +521,7 @@ static void test_memory(void) {
 
 int main(void) {
     test_axes();
+    test_capture();
     test_sizes();
     test_limits();
     test_apart();

@@ -126,6 +126,7 @@ static int vmap_call(const tni_node *n, tn_array *const *in, int64_t b, tn_array
 }
 
 TNI_RULE_VMAP(apart) {
+    if (size > INT32_MAX) return tni_fail(TN_ESHAPE, "vmap: %lld calls", (long long)size);
     size_t many = (size_t)size * (size_t)n->n_out;
     tn_array **v = tni_alloc_array((size_t)n->n_in, sizeof *v),
              **y = tni_alloc_array(many, sizeof *y), *one[TNI_MAX_OUT];
@@ -136,9 +137,8 @@ TNI_RULE_VMAP(apart) {
         for (int k = 0; k < n->n_out && !status; k++) y[k * size + b] = one[k];
     }
     for (int k = 0; k < n->n_out && !status; k++) {
-        if (size > INT32_MAX) status = tni_fail(TN_ESHAPE, "vmap: %lld calls", (long long)size);
-        if (!status) out[k] = tn_stack((tn_list){y + k * size, (int)size}, 0);
-        if (!status) status = tn_array_status(out[k]);
+        out[k] = tn_stack((tn_list){y + k * size, (int)size}, 0);
+        status = tn_array_status(out[k]);
     }
     tni_free(v), tni_free(y);
     return status;

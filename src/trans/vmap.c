@@ -190,7 +190,7 @@ static int vmap(tn_fns fn, void *ud, tn_list in, tn_ints in_axes, int n_out, tn_
     tni_trace_free(&r.t);
     /* One of many is no value: what kept it past the call is told so. */
     for (int k = 0; k < r.n; k++)
-        if (!tni_is_error(r.x[k]))
+        if (tni_state_of(r.x[k]) == TNI_LAZY)
             tni_array_poison(r.x[k], TN_ESTATE,
                              "vmap: a value from inside a mapped function was used after the "
                              "function had returned");
