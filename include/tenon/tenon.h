@@ -636,6 +636,48 @@ typedef struct tn_compile_stats {
 /* All zeros for NULL. */
 TN_API tn_compile_stats tn_compiled_stats(tn_compiled *c);
 
+/* ---- Exported functions ------------------------------------------------------------------------
+ * A function in a file: what it builds for arguments of given dtypes and shapes, with the arrays it
+ * takes from elsewhere as constants. It runs without its source, and is differentiated, compiled
+ * and called from other functions as any function is. One file may hold several signatures.
+ *
+ *     tn_export("net.tenon", net, &model, TN_LIST(x), 1);
+ *
+ *     tn_imported *f = tn_import("net.tenon");
+ *     tn_imported_call(TN_LIST(x), &y, 1, f);       or, as any tn_fns:
+ *     tn_vjp(tn_imported_call, f, TN_LIST(x), TN_LIST(cotangent), &y, &gradient);
+ *
+ * The same function gives the same bytes. Draws from the thread's random sequence stay draws. The
+ * rule of a tn_custom_vjp is code and stays behind: differentiating it is an error then. */
+
+/* fn with n_out results, traced for `in`, to a file, which is replaced or left alone. */
+TN_API int tn_export(const char *path, tn_fns fn, void *ud, tn_list in, int n_out) TN_MUST_CHECK;
+/* The same with several signatures. NULL with tn_error() set on failure. */
+typedef struct tn_exporter tn_exporter;
+TN_API tn_exporter *tn_exporter_new(tn_fns fn, void *ud, int n_out);
+/* Traces fn for arguments like `in`; TN_EVALUE when it was before. A failure adds nothing. */
+TN_API int tn_exporter_add(tn_exporter *e, tn_list in) TN_MUST_CHECK;
+/* `text` (UTF-8, at most 16 MiB, may be NULL) is kept with it. */
+TN_API int tn_exporter_save(tn_exporter *e, const char *path, const char *text) TN_MUST_CHECK;
+TN_API void tn_exporter_free(tn_exporter *e);
+
+typedef struct tn_imported tn_imported;
+/* Reads and checks the whole file; large constants stay there (replace it, do not write over it).
+ * NULL with tn_error() set: TN_EFILE, or TN_EFORMAT for one that is damaged, of a later version or
+ * of operations that this version does not know. */
+TN_API tn_imported *tn_import(const char *path);
+/* The results for `in`, lazy; TN_ESHAPE when no trace takes such arguments. `imported` is a
+ * tn_imported; from any thread. */
+TN_API int tn_imported_call(tn_list in, tn_array **out, int n_out, void *imported) TN_MUST_CHECK;
+TN_API void tn_imported_free(tn_imported *f);
+TN_API int tn_imported_results(const tn_imported *f);      /* how many results */
+TN_API int tn_imported_traces(const tn_imported *f);       /* how many signatures */
+TN_API const char *tn_imported_text(const tn_imported *f); /* "" when there is none */
+/* How many arguments a trace takes; the shape and dtype (may be NULL) of one. 0 axes and no change
+ * when there is none such. */
+TN_API int tn_imported_arguments(const tn_imported *f, int trace);
+TN_API tn_ints tn_imported_argument(const tn_imported *f, int trace, int argument, tn_dtype *dtype);
+
 #ifdef __cplusplus
 }
 #endif

@@ -209,11 +209,16 @@ TNI_RULE_INFER(custom) {
     if (p->n != c->n_out || p->n > c->n_in)
         return tni_fail(TN_EVALUE, "%s: %d inputs and %d outputs, %d results", c->op, c->n_in,
                         c->n_out, p->n);
-    if (p->kind < TNI_CUSTOM_STOP || p->kind > TNI_CUSTOM_VMAP)
+    if (p->kind < TNI_CUSTOM_STOP || p->kind > TNI_CUSTOM_LOST)
         return tni_fail(TN_EVALUE, "%s: no kind %d", c->op, p->kind);
     for (int k = 0; k < p->n; k++)
         tni_infer_out(c, k, c->in[k].dtype, c->in[k].ndim, c->in[k].shape);
     return 0;
+}
+
+static int custom_lost(void) {
+    return tni_fail(TN_EVALUE, "custom_vjp: an imported function has lost the rule for its "
+                               "derivative, which was code and not in the file");
 }
 
 TNI_RULE_VJP(custom) {
@@ -227,6 +232,8 @@ TNI_RULE_VJP(custom) {
     case TNI_CUSTOM_VMAP:
         for (int k = 0; k < p->n; k++) grad[k] = cot[k];
         return 0;
+    case TNI_CUSTOM_LOST:
+        return custom_lost();
     default:
         return 0;
     }
@@ -234,6 +241,7 @@ TNI_RULE_VJP(custom) {
 
 TNI_RULE_JVP(custom) {
     const tni_p_custom *p = n->params;
+    if (p->kind == TNI_CUSTOM_LOST) return custom_lost();
     if (p->kind == TNI_CUSTOM_VJP) return TNI_BY_VJP;
     for (int k = 0; k < p->n && p->kind != TNI_CUSTOM_STOP; k++) out[k] = tan[k];
     return 0;
@@ -300,7 +308,7 @@ static int custom_level(const tni_node *n, int64_t size, tn_array *const *in, tn
 TNI_RULE_VMAP(custom) {
     const tni_p_custom *p = n->params;
     if (p->kind == TNI_CUSTOM_VMAP) return custom_vmap(n, size, in, out);
-    if (p->kind == TNI_CUSTOM_VJP || p->kind == TNI_CUSTOM_CHECKPOINT)
+    if (p->kind == TNI_CUSTOM_VJP || p->kind == TNI_CUSTOM_CHECKPOINT || p->kind == TNI_CUSTOM_LOST)
         return custom_level(n, size, in, out);
     return tni_stack_node(n, tni_stacked(n, in, 0) ? size : -1, in, p, out);
 }
