@@ -6,9 +6,9 @@
 #include <signal.h>
 #include <string.h>
 
-extern const command cmd_generate, cmd_perplexity, cmd_tokenize, cmd_render, cmd_info;
+extern const command cmd_generate, cmd_perplexity, cmd_finetune, cmd_tokenize, cmd_render, cmd_info;
 
-const command *const commands[] = {&cmd_generate, &cmd_perplexity, &cmd_tokenize,
+const command *const commands[] = {&cmd_generate, &cmd_perplexity, &cmd_finetune, &cmd_tokenize,
                                    &cmd_render,   &cmd_info,       NULL};
 
 static void usage(FILE *to) {

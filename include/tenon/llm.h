@@ -102,6 +102,67 @@ TN_API int tn_llm_render(const tn_llm *m, const char *messages, const tn_llm_cha
 TN_API int tn_llm_chat(const tn_llm *m, const char *messages, const tn_llm_chat_opt *opt,
                        int32_t **ids, size_t *n) TN_MUST_CHECK;
 
+/* ---- Training data -------------------------------------------------------------------------- */
+
+typedef struct tn_llm_data tn_llm_data; /* examples as tokens; immutable */
+typedef struct tn_llm_data_opt {
+    size_t size;
+    bool mask_prompt; /* only the answer is learned: what follows the prompt, or the last message */
+    int64_t max_tokens; /* longer examples are cut; 0: 2048 */
+} tn_llm_data_opt;
+/* A .jsonl file, one JSON object a line: {"text"}, {"prompt", "completion"} or {"messages"} (the
+ * last two through the chat template, "tools" handed on). An example in the wrong form, broken,
+ * empty or over 16 MiB is TN_EFORMAT or TN_EVALUE, naming file and line. opt may be NULL. */
+TN_API int tn_llm_data_open(const tn_llm *m, const char *path, const tn_llm_data_opt *opt,
+                            tn_llm_data **out) TN_MUST_CHECK;
+TN_API void tn_llm_data_free(tn_llm_data *d);
+typedef struct tn_llm_data_info {
+    int64_t examples, tokens, longest; /* as they are used */
+    int64_t cut;                       /* examples that were longer than max_tokens */
+} tn_llm_data_info;
+TN_API tn_llm_data_info tn_llm_data_describe(const tn_llm_data *d);
+
+/* ---- Training -------------------------------------------------------------------------------
+ * Fits the model's adapter to examples, as mlx-lm does it: examples in order of length, `batch` of
+ * them a step, batches in a random order that begins anew when all were seen; padded to 32 k + 1;
+ * the mean cross-entropy of the answers' tokens and the one after each. The same settings give the
+ * same bits, at any number of threads, in one run or several. */
+
+typedef struct tn_llm_trainer tn_llm_trainer;
+typedef struct tn_llm_train_opt {
+    size_t size;
+    int64_t batch;        /* examples a step; 0: 4 */
+    double learning_rate; /* 0: 1e-5 */
+    bool adamw;           /* else Adam */
+    double weight_decay;  /* of AdamW; 0: 0.01 */
+    bool checkpoint;      /* each layer is run again for its derivatives: less memory, more time */
+    uint64_t seed;        /* of the order and of dropout */
+} tn_llm_train_opt;
+/* Until it is freed nothing else may change the adapter; model and data must outlive it. Without
+ * an adapter TN_ESTATE, with fewer examples than a batch TN_EVALUE. opt may be NULL. */
+TN_API int tn_llm_trainer_new(tn_llm *m, const tn_llm_data *data, const tn_llm_train_opt *opt,
+                              tn_llm_trainer **out) TN_MUST_CHECK;
+TN_API void tn_llm_trainer_free(tn_llm_trainer *t);           /* the adapter stays with the model */
+TN_API int64_t tn_llm_trainer_steps(const tn_llm_trainer *t); /* done */
+
+typedef struct tn_llm_loss {
+    double loss;    /* mean over the tokens, in nats */
+    int64_t tokens; /* counted in it */
+    int64_t batches;
+} tn_llm_loss;
+/* One step; the loss is that before it. */
+TN_API int tn_llm_trainer_step(tn_llm_trainer *t, tn_llm_loss *out) TN_MUST_CHECK;
+/* The loss on other examples, over at most `batches` (0: all) of them, the same ones each time.
+ * `progress` as for tn_llm_prompt. */
+TN_API int tn_llm_trainer_loss(tn_llm_trainer *t, const tn_llm_data *data, int64_t batches,
+                               tn_llm_loss *out,
+                               bool (*progress)(size_t done, size_t total, void *ud),
+                               void *ud) TN_MUST_CHECK;
+/* One file, written at once, from which a trainer of the same settings goes on with the same bits.
+ * Other settings or data: TN_EVALUE, which names the difference. */
+TN_API int tn_llm_trainer_save(tn_llm_trainer *t, const char *path) TN_MUST_CHECK;
+TN_API int tn_llm_trainer_load(tn_llm_trainer *t, const char *path) TN_MUST_CHECK;
+
 /* ---- Sessions ------------------------------------------------------------------------------- */
 
 typedef struct tn_llm_session_opt {

@@ -198,7 +198,8 @@ TN_API int tn_nn_clip_grad_value(tn_array **grads, int n, double limit) TN_MUST_
 TN_API int tn_train_save(const char *path, tn_params *p, tn_optim *o, int64_t step,
                          const char *text) TN_MUST_CHECK;
 /* Everything or, on failure, nothing is changed; a file of another model or optimizer is
- * TN_EFORMAT, TN_ESHAPE or TN_EDTYPE. `o`, `step` and `text` (free with tn_free) may be NULL. */
+ * TN_EFORMAT, TN_ESHAPE or TN_EDTYPE. `o`, `step` and `text` (free with tn_free) may be NULL;
+ * without `p` and `o` only step and text are read. */
 TN_API int tn_train_load(const char *path, tn_params *p, tn_optim *o, int64_t *step,
                          char **text) TN_MUST_CHECK;
 

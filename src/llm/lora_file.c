@@ -276,17 +276,13 @@ static json_t *lora_config_json(const tn_llm *m) {
                      m->adapter.dropout, "keys", keys);
 }
 
-static int lora_append(const char *bytes, size_t n, void *ud) {
-    return tni_str_append(ud, bytes, n) ? -1 : 0;
-}
-
 int tni_lora_write_config(const tn_llm *m, const char *path) {
     tni_str text = {0};
     json_t *c = lora_config_json(m);
-    bool made = c && !json_dump_callback(c, lora_append, &text, JSON_INDENT(4)) &&
-                !tni_str_putc(&text, '\n');
-    int status = made ? tni_file_write(path, text.v, text.n)
-                      : tni_fail_memory(1024, "an adapter's configuration");
+    int status = tni_json_dump(c, JSON_INDENT(4), "an adapter's configuration", &text);
+    if (!status && tni_str_putc(&text, '\n'))
+        status = tni_fail_memory(text.n, "an adapter's configuration");
+    if (!status) status = tni_file_write(path, text.v, text.n);
     json_decref(c);
     tni_str_free(&text);
     return status;

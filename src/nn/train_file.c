@@ -141,14 +141,14 @@ int tni_train_load(const tni_st *file, const char *path, tn_params *p, tn_optim 
     int status = train_check_head(file, path, o, &number, &random);
     if (!status && o && tni_st_find(file, "optim.added")) status = tn_optim_accumulate(o);
     if (!status && o) status = tni_optim_each(o, train_view_add, &view);
-    if (!status) status = train_read(&params, file, path, "params.");
+    if (!status && p) status = train_read(&params, file, path, "params.");
     if (!status && o) status = train_read(&state, file, path, "optim.");
     if (!status && text && saved && !(copy = tni_strdup(saved))) status = train_no_memory();
     train_settle(&params, !status);
     train_settle(&state, !status);
     train_view_free(&view);
     if (status) return status;
-    tn_random_seed(random);
+    if (p) tn_random_seed(random);
     if (step) *step = (int64_t)number;
     if (text) *text = copy;
     return 0;

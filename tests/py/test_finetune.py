@@ -1,0 +1,220 @@
+"""tenon finetune as its users meet it: a run, its files, stops of every kind, and what is refused."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import time
+
+import pytest
+
+from tenon_llm import PROGRAM
+
+TEXTS = ["The quick brown fox jumps over the lazy dog.", "It was the best of times.",
+         "def add(a, b): return a + b", "0 1 2 3 4 5 6 7 8 9 10", "the dog sleeps on",
+         "for (int i = 0; i < n; i++)", "Grüße aus Köln", "It was the age, it was the worst"]
+FILES = ("adapters.safetensors", "adapter_config.json", "checkpoint.safetensors", "loss.csv")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for name, rows in (("train", TEXTS), ("valid", TEXTS[:4])):
+        (folder / (name + ".jsonl")).write_text(
+            "".join(json.dumps({"text": t}) + "\n" for t in rows))
+    return str(folder)
+
+
+def command(model, data, out, *more):
+    return [PROGRAM, "finetune", "--model", model, "--data", data, "--adapter", str(out),
+            "--learning-rate", "0.001", "--batch", "2", "--dropout", "0.1", "--steps-per-eval",
+            "20", "--threads", "2", *map(str, more)]
+
+
+def run(model, data, out, *more, **kw):
+    return subprocess.run(command(model, data, out, *more), capture_output=True, text=True,
+                          timeout=300, **kw)
+
+
+def contents(folder, names=FILES):
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def whole(small, data, tmp_path_factory):
+    """A run of 40 steps that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "adapter"
+    done = run(small, data, out, "--iters", 40)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+def test_learns_and_reports(whole):
+    out, text = whole
+    losses = [float(line.split("validation loss ")[1].split(",")[0])
+              for line in text.splitlines() if "validation loss" in line]
+    assert len(losses) == 3 and losses[2] < losses[0] - 0.3
+    assert "8 examples" in text and "40 steps in this run" in text and "tokens/s" in text
+
+
+def test_leaves_a_table_and_a_picture(whole):
+    lines = (whole[0] / "loss.csv").read_text().splitlines()
+    assert lines[0] == "step,loss,validation"
+    rows = [line.split(",") for line in lines[1:]]
+    assert [int(r[0]) for r in rows] == [0, 10, 20, 30, 40]
+    assert all(float(r[1]) > 0 for r in rows[1:]) and rows[1][2] == "" and float(rows[4][2]) > 0
+    png = (whole[0] / "loss.png").read_bytes()
+    assert png[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", png[16:24]) == (640, 360)
+
+
+def test_picture_can_be_read(whole):
+    """Chunks, their sums and the pixels, by Python's own zlib."""
+    import zlib
+
+    png, at, kinds, pixels = (whole[0] / "loss.png").read_bytes(), 8, [], b""
+    while at < len(png):
+        n, kind = struct.unpack(">I4s", png[at:at + 8])
+        body = png[at + 8:at + 8 + n]
+        assert zlib.crc32(kind + body) == struct.unpack(">I", png[at + 8 + n:at + 12 + n])[0]
+        kinds.append(kind)
+        pixels += body if kind == b"IDAT" else b""
+        at += 12 + n
+    raw = zlib.decompress(pixels)
+    assert kinds == [b"IHDR", b"IDAT", b"IEND"] and len(raw) == 360 * 641
+    assert all(raw[y * 641] == 0 for y in range(360)) and raw.count(b"\0") > 360 + 500
+
+
+def test_adapter_is_loaded(small, data, whole, tmp_path):
+    """generate and perplexity take it; on what was learned the perplexity is lower."""
+    text = tmp_path / "text"
+    text.write_text(TEXTS[0])
+
+    def perplexity(*more):
+        done = subprocess.run([PROGRAM, "perplexity", "--model", small, "--text", str(text),
+                               "--json", *more], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["perplexity"]
+
+    assert perplexity("--adapter", str(whole[0])) < 0.8 * perplexity()
+    done = subprocess.run([PROGRAM, "generate", "--model", small, "--prompt", "The", "--raw",
+                           "--max-tokens", "4", "--adapter", str(whole[0])], capture_output=True)
+    assert done.returncode == 0 and done.stdout
+
+
+def test_a_second_run_is_the_same(small, data, whole, tmp_path):
+    done = run(small, data, tmp_path / "a", "--iters", 40, "--threads", 3)
+    assert done.returncode == 0
+    assert contents(tmp_path / "a") == contents(whole[0])
+
+
+def test_interrupted_and_resumed(small, data, whole, tmp_path):
+    """Ctrl-C after the first line of losses, twice; the third run ends as one would have."""
+    out = tmp_path / "a"
+    for stop in ([], ["--resume"]):
+        p = subprocess.Popen(command(small, data, out, "--iters", "40", "--steps-per-report", "1",
+                                     *stop), stdout=subprocess.PIPE, text=True)
+        for line in p.stdout:
+            if ": loss " in line:
+                p.send_signal(signal.SIGINT)
+                break
+        rest = p.stdout.read()
+        assert p.wait(60) == 0 and "--resume goes on" in rest, rest
+    done = run(small, data, out, "--iters", 40, "--resume")
+    assert done.returncode == 0 and "going on after step" in done.stdout
+    names = FILES[:3]
+    assert contents(out, names) == contents(whole[0], names)
+
+
+def test_killed_and_resumed(small, data, whole, tmp_path):
+    """SIGKILL at random moments: what is left is always a run that can be taken up."""
+    out, chance = tmp_path / "a", random.Random(7)
+    for _ in range(8):
+        more = ["--resume"] if (out / "checkpoint.safetensors").exists() else []
+        p = subprocess.Popen(command(small, data, out, "--iters", "40", "--save-every", "1", *more),
+                             stdout=subprocess.DEVNULL)
+        time.sleep(0.05 + 0.4 * chance.random())
+        p.kill()
+        p.wait(60)
+    more = ["--resume"] if (out / "checkpoint.safetensors").exists() else []
+    done = run(small, data, out, "--iters", 40, "--save-every", 1, *more)
+    assert done.returncode == 0, done.stderr
+    names = FILES[:3]
+    assert contents(out, names) == contents(whole[0], names)
+
+
+def test_a_full_disk_loses_nothing(small, data, tmp_path):
+    """No file may grow beyond 20 kB in the second run: it fails, and the first one's files stay."""
+    out = tmp_path / "a"
+    assert run(small, data, out, "--iters", 4).returncode == 0
+    before = contents(out)
+
+    def small_disk():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+
+    done = run(small, data, out, "--iters", 8, "--resume", preexec_fn=small_disk)
+    assert done.returncode == 1 and "cannot" in done.stderr, done.stderr
+    after = contents(out)
+    assert {k: after[k] for k in FILES[:3]} == {k: before[k] for k in FILES[:3]}
+    assert not [f for f in os.listdir(out) if f not in (*FILES, "loss.png")]
+    assert run(small, data, out, "--iters", 8, "--resume").returncode == 0
+
+
+# ---- what is refused ----
+
+@pytest.mark.parametrize("args,message", [
+    (["--model", "x", "--data", "y"], "--adapter is needed"),
+    (["--model", "x", "--adapter", "y"], "--data is needed"),
+    (["--data", "x", "--adapter", "y"], "--model is needed"),
+    (["--model", "x", "--data", "y", "--adapter", "z", "--optimizer", "sgd"], "adam and adamw"),
+    (["--batch", "0"], "out of range"),
+])
+def test_usage_errors(args, message):
+    done = subprocess.run([PROGRAM, "finetune", *args], capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr and not done.stdout
+
+
+def test_folders_are_kept(small, data, whole):
+    before = contents(whole[0])
+    done = run(small, data, whole[0])
+    assert done.returncode == 1 and "already holds a run" in done.stderr
+    done = run(small, data, whole[0], "--resume", "--rank", 4)
+    assert done.returncode == 1 and '"rank" was 8, now 4' in done.stderr
+    assert contents(whole[0]) == before
+
+
+def test_nothing_to_resume(small, data, tmp_path):
+    done = run(small, data, tmp_path / "a", "--resume")
+    assert done.returncode == 1 and "no run to go on with" in done.stderr
+    assert not (tmp_path / "a").exists()
+
+
+def test_bad_data_is_named(small, tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "a"}\n{"txt": "b"}\n')
+    done = run(small, str(tmp_path), tmp_path / "a")
+    assert done.returncode == 1 and "train.jsonl, line 2: neither" in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "a").exists()
+    done = run(small, str(tmp_path / "none"), tmp_path / "a")
+    assert done.returncode == 1 and "train.jsonl" in done.stderr
+
+
+def test_a_loss_that_is_no_number(small, data, tmp_path):
+    """A model whose last norm is NaN."""
+    model = tmp_path / "model"
+    shutil.copytree(small, model)
+    for path in model.glob("*.safetensors"):
+        bytes_ = bytearray(path.read_bytes())
+        n = struct.unpack("<Q", bytes_[:8])[0]
+        norm = json.loads(bytes_[8:8 + n]).get("model.norm.weight")
+        if norm:
+            begin, end = (8 + n + x for x in norm["data_offsets"])
+            bytes_[begin:end] = b"\x00\x7e" * ((end - begin) // 2)
+            path.write_bytes(bytes_)
+    done = run(str(model), data, tmp_path / "a")
+    assert done.returncode == 1 and "step 1: the loss is nan" in done.stderr
+    assert done.returncode == 1 and "smaller --learning-rate" in done.stderr
+    assert not (tmp_path / "a" / "adapters.safetensors").exists()
