@@ -237,6 +237,28 @@ static void test_cols(void) {
         }
 }
 
+/* Several slabs of w; a row alone gives the bits it has among others. */
+static void test_cols_slabs(void) {
+    enum { M = 9, K = 1100, N = 512 };
+    for (int d = 0; d < 3; d++) {
+        packed p = packed_random(K, N, 4, 64, TN_F32);
+        tn_dtype xd = all_dtypes[d];
+        size_t es = (size_t)tni_q_size(kind_of(xd));
+        char *x = make(M * K, xd), *y = make(M * N, xd), *one = make(N, xd);
+        for (int i = 0; i < M * K; i++) put(x, xd, i, normal());
+        int e = qmm(&p, x, xd, M, 0, y), differ = 0;
+        double err = qmm_error(&p, x, xd, M, 0, y);
+        ok(!e && err <= 1e-6, "x @ w of %d rows, %s: error %.1e", K, tn_dtype_name(xd), err);
+        for (size_t m = 0; m < M; m++)
+            differ += qmm(&p, x + m * K * es, xd, 1, 0, one) || memcmp(one, y + m * N * es, N * es);
+        is_i64(differ, 0, "  each row alone has the same bits");
+        packed_free(&p);
+        free(x);
+        free(y);
+        free(one);
+    }
+}
+
 /* NaN, infinity and extreme magnitudes: what the float path gives; other rows untouched. */
 static void test_extremes(void) {
     enum { K = 256, N = 20, M = 14 };
@@ -499,6 +521,7 @@ int main(void) {
     test_shapes();
     test_float_mode();
     test_cols();
+    test_cols_slabs();
     test_extremes();
     test_threads();
     test_unaligned();

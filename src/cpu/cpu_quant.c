@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/scratch.h"
 #include "base/thread.h"
+#include "cpu/gemm.h"
 #include "cpu/quant.h"
 #include "ops/prims.h"
 
@@ -19,8 +20,11 @@ enum {
     QUANT_CHUNK = 32 * 1024,    /* bytes of w handed to a thread at a time */
     QUANT_M_BLOCK = 1008,       /* rows of x quantised at a time: bounds scratch; 84 x 12 */
     QUANT_X_INLINE = 16 * 1024, /* values of x that one thread quantises in about 5 us */
-    QUANT_COLS_M = 64           /* rows of x accumulated at a time on the column path */
+    QUANT_SLAB = 512 * 1024     /* values of w widened at a time on the column path */
 };
+
+static const int quant_gemm_kind[] = {
+    [TNI_QK_F32] = TNI_GEMM_F32, [TNI_QK_F16] = TNI_GEMM_F16, [TNI_QK_BF16] = TNI_GEMM_BF16};
 
 /* ---- choices ---- */
 
@@ -324,12 +328,6 @@ static void quant_job_float(void *ctx, int64_t begin, int64_t end, int worker) {
     j->isa->float_row(j->q, j->m, begin * j->unit, quant_end(j, end), quant_part(j, worker));
 }
 
-static void quant_job_cols(void *ctx, int64_t begin, int64_t end, int worker) {
-    const quant_job *j = ctx;
-    for (int64_t i = begin; i < end; i++)
-        j->isa->float_cols(j->q, i * j->unit, quant_end(j, i + 1), quant_part(j, worker));
-}
-
 /* Runs fn over units of w's rows; inline when w is small. */
 static void quant_share(quant_job *j, tni_range_fn fn, int64_t unit, int64_t grain, bool small) {
     j->unit = unit;
@@ -411,32 +409,72 @@ static int quant_float(tni_qmm *q, const tni_quant_isa *isa) {
     return 0;
 }
 
-/* w [K, N] packed along N. */
-static int quant_cols(tni_qmm *q, const tni_quant_isa *isa) {
-    quant_job j = {.q = q, .isa = isa};
-    j.part = quant_round((size_t)(q->M + 1) * (size_t)q->group * sizeof(float));
-    size_t size = (size_t)tni_threads() * j.part;
-    j.scratch = tni_scratch_take(size);
-    if (!j.scratch) return tni_fail_memory(size, "quantized_matmul's scratch");
-    quant_share(&j, quant_job_cols, q->group, 1, q->K * q->N <= QUANT_X_INLINE);
-    tni_scratch_give(j.scratch);
-    return 0;
+/* ---- w [K, N] packed along N ---- */
+
+typedef struct quant_slab {
+    const tni_qmm *q;
+    const tni_quant_isa *isa;
+    int64_t from;
+    float *w;
+} quant_slab;
+
+static void quant_widen(void *ctx, int64_t begin, int64_t end, int worker) {
+    const quant_slab *s = ctx;
+    (void)worker;
+    for (int64_t k = begin; k < end; k++)
+        s->isa->widen(s->q, s->from + k, 0, s->q->N, s->w + k * s->q->N);
+}
+
+static void quant_narrow(const tni_qmm *q, const float *y) {
+    for (int64_t m = 0; m < q->M; m++)
+        tni_gemm_current()->narrow(q->y + m * q->y_row, quant_gemm_kind[q->x_kind], y + m * q->N,
+                                   q->N);
+}
+
+/* A slab of w is widened and multiplied, after the others: whole blocks of the product's sums
+ * (gemm.h), so that their number leaves no trace in the bits. */
+static int quant_cols(const tni_qmm *q, const tni_quant_isa *isa) {
+    const bool own = q->x_kind != TNI_QK_F32;
+    const int64_t es = tni_q_size(q->x_kind), fit = QUANT_SLAB / q->N / TNI_GEMM_KC * TNI_GEMM_KC;
+    int64_t rows = fit > TNI_GEMM_KC ? fit : TNI_GEMM_KC, grain = 1 + QUANT_CHUNK / (q->N + 1);
+    if (rows > q->K) rows = q->K;
+    size_t w = quant_round((size_t)(rows * q->N) * sizeof(float)),
+           size = w + (own ? (size_t)(q->M * q->N) * sizeof(float) : 0);
+    uint8_t *scratch = tni_scratch_take(size);
+    if (!scratch) return tni_fail_memory(size, "quantized_matmul's scratch");
+    float *y = own ? (float *)(scratch + w) : (float *)q->y;
+    quant_slab s = {.q = q, .isa = isa, .w = (float *)scratch};
+    tni_gemm g = {.m = q->M,
+                  .n = q->N,
+                  .batch = 1,
+                  .a = {q->x, quant_gemm_kind[q->x_kind], q->x_row / es, q->x_elem / es},
+                  .b = {s.w, TNI_GEMM_F32, q->N, 1},
+                  .c = {y, TNI_GEMM_F32, q->N, 1}};
+    int e = 0;
+    for (; s.from < q->K && !e; s.from += rows) {
+        g.k = q->K - s.from < rows ? q->K - s.from : rows;
+        g.a.data = q->x + s.from * q->x_elem;
+        g.add = s.from > 0;
+        tni_parallel(g.k, grain, quant_widen, &s);
+        e = tni_gemm_run(&g);
+    }
+    if (own && !e) quant_narrow(q, y);
+    tni_scratch_give(scratch);
+    return e;
 }
 
 /* Rows of x in blocks, so that scratch stays bounded. */
 static int quant_run(const tni_qmm *whole, bool transpose) {
     const tni_quant_isa *isa = tni_cpu_quant_isa();
     const tni_qmm_mode mode = tni_cpu_qmm_mode();
-    const int64_t most = transpose ? QUANT_M_BLOCK : QUANT_COLS_M;
-    for (int64_t m = 0; m < whole->M; m += most) {
+    if (!transpose) return quant_cols(whole, isa);
+    for (int64_t m = 0; m < whole->M; m += QUANT_M_BLOCK) {
         tni_qmm q = *whole;
-        q.M = whole->M - m < most ? whole->M - m : most;
+        q.M = whole->M - m < QUANT_M_BLOCK ? whole->M - m : QUANT_M_BLOCK;
         q.x += m * q.x_row;
         q.y += m * q.y_row;
         q.planes = mode == TNI_QMM_INT8 ? 1 : 2;
-        int e = !transpose              ? quant_cols(&q, isa)
-                : mode == TNI_QMM_FLOAT ? quant_float(&q, isa)
-                                        : quant_integer(&q, isa);
+        int e = mode == TNI_QMM_FLOAT ? quant_float(&q, isa) : quant_integer(&q, isa);
         if (e) return e;
     }
     return 0;

@@ -18,7 +18,9 @@
  *
  * The float path dequantises in f32, w = fma(s, q, b), and sums with FMA in 16 lanes (k % 16),
  * then lanes l and l + 8, l + 4, l + 2, l + 1. It serves as ground truth, and takes over rows
- * of x that the integer path cannot represent (NaN, infinity, magnitudes near f32's ends). */
+ * of x that the integer path cannot represent (NaN, infinity, magnitudes near f32's ends).
+ *
+ * The column path widens w as the float path does and sums as gemm.h says. */
 #ifndef TNI_CPU_QUANT_H
 #define TNI_CPU_QUANT_H
 
@@ -64,9 +66,8 @@ typedef struct tni_quant_isa {
     void (*gemm)(const tni_qmm *q, int64_t n0, int64_t n1, void *scratch);
     /* The float path: y[m, n0:n1]; tmp holds 2 K floats. */
     void (*float_row)(const tni_qmm *q, int64_t m, int64_t n0, int64_t n1, float *tmp);
-    /* w [K, N] packed along N: y[:, n0:n1], n0 and n1 multiples of `group`; tmp holds
-     * (M + 1) * (n1 - n0) floats. Sums over k in order with FMA. */
-    void (*float_cols)(const tni_qmm *q, int64_t n0, int64_t n1, float *tmp);
+    /* Values at..at + n of a packed row, multiples of `group`, as the float path has them. */
+    void (*widen)(const tni_qmm *q, int64_t row, int64_t at, int64_t n, float *out);
 } tni_quant_isa;
 
 /* NULL when the file was compiled without what the kernels need. */

@@ -39,7 +39,7 @@ const tni_quant_isa *TNI_FN(quant_isa)(void) {
         .gemv = QUANT_GEMV,
         .gemm = QUANT_GEMM,
         .float_row = portable_float_row,
-        .float_cols = portable_float_cols,
+        .widen = portable_dequant,
     };
     return &isa;
 }

@@ -276,22 +276,4 @@ static void portable_float_row(const tni_qmm *q, int64_t m, int64_t n0, int64_t 
     }
 }
 
-static void portable_float_cols(const tni_qmm *q, int64_t n0, int64_t n1, float *tmp) {
-    int64_t n = n1 - n0;
-    float *w = tmp, *acc = tmp + n;
-    memset(acc, 0, (size_t)(q->M * n) * sizeof *acc);
-    for (int64_t k = 0; k < q->K; k++) {
-        portable_dequant(q, k, n0, n, w);
-        for (int64_t m = 0; m < q->M; m++) {
-            float x = tni_q_load(q->x + m * q->x_row + k * q->x_elem, q->x_kind);
-            float *a = acc + m * n;
-            for (int64_t i = 0; i < n; i++) a[i] = __builtin_fmaf(x, w[i], a[i]);
-        }
-    }
-    for (int64_t m = 0; m < q->M; m++)
-        for (int64_t i = 0; i < n; i++)
-            tni_q_store(q->y + m * q->y_row + (n0 + i) * tni_q_size(q->x_kind), q->x_kind,
-                        acc[m * n + i]);
-}
-
 #endif
