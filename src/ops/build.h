@@ -26,6 +26,8 @@ tn_array *tni_cast(tn_array *a, tn_dtype dtype);
 tn_array *tni_expand(tn_array *a, int ndim, const int64_t *shape);
 /* Row e of elementwise.def applied to in[0..n). */
 tn_array *tni_ew(int e, int n, tn_array *const *in);
+/* What prims.h asks of parts of one place or none. */
+void tni_slice_normal(tni_p_slice *p, int ndim, const int64_t *lengths);
 tn_array *tni_slice_node(tn_array *a, const tni_p_slice *p, const int64_t *shape);
 /* Axes normalised into a bit mask; a negative status (message set) when out of range or repeated.
  */

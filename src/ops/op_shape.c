@@ -57,7 +57,8 @@ static int shape_infer_part(const tni_infer_call *c, const int64_t *part, int pa
     const tni_out_spec *a = c->in;
     bool good = part_ndim == a->ndim;
     for (int i = 0; i < a->ndim && good; i++) {
-        good = shape_part_fits(p->start[i], p->step[i], part[i], a->shape[i]);
+        good = shape_part_fits(p->start[i], p->step[i], part[i], a->shape[i]) &&
+               (part[i] > 1 || p->step[i] == 1) && (part[i] || !p->start[i]);
         if (!good)
             return tni_fail(TN_EINDEX, "%s: %lld places from %lld, step %lld, on axis %d of %s",
                             c->op, (long long)part[i], (long long)p->start[i],
@@ -294,8 +295,17 @@ tn_array *tn_view(tn_array *a, tn_dtype dtype) {
 
 /* ---- parts ---- */
 
+void tni_slice_normal(tni_p_slice *p, int ndim, const int64_t *lengths) {
+    for (int i = 0; i < ndim; i++) {
+        if (lengths[i] < 2) p->step[i] = 1;
+        if (!lengths[i]) p->start[i] = 0;
+    }
+}
+
 tn_array *tni_slice_node(tn_array *a, const tni_p_slice *p, const int64_t *shape) {
-    return shape_view(TNI_OP_slice, a, p, a->ndim, shape);
+    tni_p_slice q = *p;
+    tni_slice_normal(&q, a->ndim, shape);
+    return shape_view(TNI_OP_slice, a, &q, a->ndim, shape);
 }
 
 /* Python's rules for start:stop:step on an axis of n: clamps, and gives the length. */
@@ -376,6 +386,7 @@ tn_array *tn_slice_update(tn_array *a, tn_array *update, tn_ints start, tn_ints 
                 "slice_update: update %s at start %lld, step %lld does not fit axis %d of %s",
                 tni_describe(u), (long long)start.v[i], (long long)p.step[i], i, tni_describe(a));
     }
+    tni_slice_normal(&p, a->ndim, u->shape);
     return tni_op1(TNI_PRIM(slice_update), 2, (tn_array *[]){a, u}, &p, (tn_dtype)a->dtype, a->ndim,
                    a->shape);
 }

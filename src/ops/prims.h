@@ -24,7 +24,8 @@ typedef struct tni_p_axes {
 } tni_p_axes;
 
 /* slice(a): out[i...] = a[start + i*step ...]; the output's shape gives the lengths.
- * slice_update(a, u): a copy of `a` whose part (lengths from u's shape) is replaced by u. */
+ * slice_update(a, u): a copy of `a` whose part (lengths from u's shape) is replaced by u.
+ * Where the length is 1 or 0, the step is 1; where it is 0, the start is 0. */
 typedef struct tni_p_slice {
     int64_t start[TN_MAX_NDIM], step[TN_MAX_NDIM];
 } tni_p_slice;

@@ -80,7 +80,8 @@ static inline size_t tni_ex_units(const tni_prim *p) { return (p->params_size + 
 /* Value number v of t. */
 static inline tni_out_spec tni_ex_spec(const ex_trace *t, uint32_t v) {
     const ex_value *x = &t->values.v[v];
-    return (tni_out_spec){(tn_dtype)x->dtype, x->ndim, t->shapes.v + x->shape};
+    static const int64_t none[1];
+    return (tni_out_spec){(tn_dtype)x->dtype, x->ndim, x->ndim ? t->shapes.v + x->shape : none};
 }
 /* Two traces cannot be told apart by their arguments. */
 bool tni_ex_same_inputs(const ex_trace *a, const ex_trace *b);
@@ -101,5 +102,12 @@ typedef struct ex_source {
     void *ud;
 } ex_source;
 int tni_ex_read(const ex_source *s, ex_function *f);
+
+struct tn_imported {
+    char *path;
+    ex_function f;
+};
+/* As tn_import, from memory, of which nothing is needed afterwards. */
+tn_imported *tni_import_memory(const char *name, const void *data, size_t size);
 
 #endif

@@ -16,11 +16,6 @@ typedef struct import_file {
     tni_file file;
 } import_file;
 
-struct tn_imported {
-    char *path;
-    ex_function f;
-};
-
 static int import_no_memory(void) { return tni_fail_memory(sizeof(tn_imported), "importing"); }
 
 static void import_retain(void *file) { atomic_fetch_add(&((import_file *)file)->refs, 1); }
@@ -34,36 +29,58 @@ static void import_release(void *ud) {
 
 /* ---- reading ---- */
 
-static int import_read(tn_imported *f, const char *path) {
+static int import_source(tn_imported *f, const ex_source *s) {
+    tn_scope *scope = tn_scope_begin();
+    int status = tni_ex_read(s, &f->f);
+    tn_scope_end(scope);
+    return status;
+}
+
+static int import_read(tn_imported *f) {
     import_file *m = tni_calloc(1, sizeof *m);
     if (!m) return import_no_memory();
-    int status = tni_file_map(path, &m->file);
+    int status = tni_file_map(f->path, &m->file);
     if (status) {
         tni_free(m);
         return status;
     }
     atomic_init(&m->refs, 1);
-    const ex_source s = {path, m->file.data, m->file.size, import_retain, import_release, m};
-    tn_scope *scope = tn_scope_begin();
-    status = tni_ex_read(&s, &f->f);
-    tn_scope_end(scope);
+    const ex_source s = {f->path, m->file.data, m->file.size, import_retain, import_release, m};
+    status = import_source(f, &s);
     if (!status) status = tni_file_check(&m->file);
     import_release(m);
     return status;
 }
 
-tn_imported *tn_import(const char *path) {
-    int status = path ? 0 : tni_fail(TN_EVALUE, "import: the path is NULL");
-    tn_imported *f = status ? NULL : tni_calloc(1, sizeof *f);
-    if (!f) {
-        if (!status) import_no_memory();
-        return NULL;
-    }
-    f->path = tni_strdup(path);
-    status = f->path ? import_read(f, path) : import_no_memory();
+static tn_imported *import_new(const char *path) {
+    tn_imported *f = tni_calloc(1, sizeof *f);
+    if (f) f->path = tni_strdup(path);
+    if (f && f->path) return f;
+    import_no_memory();
+    tn_imported_free(f);
+    return NULL;
+}
+
+static tn_imported *import_done(tn_imported *f, int status) {
     if (!status) return f;
     tn_imported_free(f);
     return NULL;
+}
+
+tn_imported *tn_import(const char *path) {
+    if (!path) {
+        tni_fail(TN_EVALUE, "import: the path is NULL");
+        return NULL;
+    }
+    tn_imported *f = import_new(path);
+    return f ? import_done(f, import_read(f)) : NULL;
+}
+
+tn_imported *tni_import_memory(const char *name, const void *data, size_t size) {
+    tn_imported *f = import_new(name);
+    return f ? import_done(f,
+                           import_source(f, &(ex_source){.name = name, .data = data, .size = size}))
+             : NULL;
 }
 
 void tn_imported_free(tn_imported *f) {

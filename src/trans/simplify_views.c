@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/err.h"
 #include "core/shape.h"
+#include "ops/build.h"
 #include "ops/op.h"
 #include "trans/simp.h"
 #include <string.h>
@@ -105,6 +106,7 @@ static tn_array *views_slice_slice(tni_simp *s, const tni_simp_op *op, const tni
             __builtin_mul_overflow(p->step[i], q->step[i], &r.step[i]))
             return NULL;
     }
+    tni_slice_normal(&r, op->ndim, op->shape);
     return views_make(s, TNI_OP_slice, n->in[0], &r, op->ndim, op->shape);
 }
 
