@@ -342,6 +342,46 @@ static void test_out_of_memory(void) {
     tn_drop(slot);
 }
 
+/* ---- drawing ---- */
+
+static void test_dot(void) {
+    static const char want[] = "digraph tenon {\n"
+                               "  n0 [label=\"quantize\\n[2,4] uint32\"];\n"
+                               "  a0 [shape=box, label=\"[2,32] float32\"];\n"
+                               "  a0 -> n0;\n"
+                               "  n1 [label=\"add\\n[2,1] float32\"];\n"
+                               "  n0 -> n1 [label=\"2\"];\n"
+                               "  a1 [shape=box, label=\"0.5\\nfloat32\"];\n"
+                               "  a1 -> n1;\n"
+                               "  r0 [shape=plaintext, label=\"result 0\"];\n"
+                               "  n1 -> r0;\n"
+                               "  r1 [shape=plaintext, label=\"result 1\"];\n"
+                               "  a0 -> r1;\n"
+                               "  r2 [shape=plaintext, label=\"result 2\"];\n"
+                               "  a2 [shape=box, label=\"-3\\nint32\"];\n"
+                               "  a2 -> r2;\n"
+                               "}\n";
+    float v[64] = {0};
+    TN_SCOPE {
+        tn_array *x = tn_array_new(v, TN_F32, TN_SHAPE(2, 32)), *q[3];
+        tn_quantize(x, 32, 4, q);
+        tn_list list = TN_LIST(tn_add(q[2], tn_f32(0.5)), x, tn_i32(-3));
+        char *text = tn_graph_dot(list);
+        is_str(text, want, "a drawing");
+        tn_free(text);
+        int64_t n = 1, live = tni_alloc_live();
+        for (text = NULL; !text && n < 50; n++) {
+            tni_fail_alloc_at(n);
+            text = tn_graph_dot(list);
+            tni_fail_alloc_at(0);
+        }
+        ok(n > 4 && text && !strcmp(text, want), "each of its %d allocations may fail", (int)n - 2);
+        tn_free(text);
+        is_i64(tni_alloc_live(), live, "nothing is left behind");
+        ok(!tn_graph_dot(TN_LIST(NULL)) && strstr(tn_error(), "NULL"), "no array, no drawing");
+    }
+}
+
 int main(void) {
     test_arith();
     test_errors();
@@ -355,5 +395,6 @@ int main(void) {
     test_misuse();
     test_two_evaluate();
     test_out_of_memory();
+    test_dot();
     return tap_done();
 }

@@ -279,8 +279,8 @@ TN_API const char *tn_isa(void); /* the kernels in use: "avx512", "avx2", "neon"
 
 /* Checks the invariants of everything below the list; 0 or TN_EINTERNAL with a sentence. */
 TN_API int tn_graph_check(tn_list list) TN_MUST_CHECK;
-/* The graph below the list as text or in Graphviz's language; free with tn_free. NULL on failure.
- */
+/* The graph below the list as text or in Graphviz's language, the same for the same graph; free
+ * with tn_free. NULL on failure. */
 TN_API char *tn_graph_print(tn_list list);
 TN_API char *tn_graph_dot(tn_list list);
 TN_API void tn_free(void *p); /* frees strings that the library returned */

@@ -2,8 +2,10 @@
  * apart by a mark of their own, so they number them too. */
 #include "base/alloc.h"
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/str.h"
 #include "base/vec.h"
+#include "core/dtype.h"
 #include "core/prim.h"
 #include "core/shape.h"
 
@@ -122,43 +124,98 @@ static int graph_put_node(tni_str *s, const tni_node *n) {
                           tni_shape_str(out->ndim, out->shape, shape, sizeof shape));
 }
 
-static int graph_dot_node(tni_str *s, const tni_node *n) {
+/* ---- for Graphviz: nodes n0 .., arrays with values a0 .., results r0 .., numbered in order ----
+ */
+
+typedef struct graph_drawing {
+    tni_str s;
+    tni_map leaves; /* array to its number */
+} graph_drawing;
+
+static int graph_dot_label(graph_drawing *d, const tn_array *a) {
+    char shape[TNI_SHAPE_STR];
+    if (tni_state_of(a) == TNI_READY && !a->buf && !a->ndim && a->dtype != TN_C64) {
+        const void *v = tni_array_data(a);
+        return tni_is_int((tn_dtype)a->dtype)
+                   ? tni_str_printf(&d->s, "%lld\\n",
+                                    (long long)tni_load_i64((tn_dtype)a->dtype, v))
+                   : tni_str_printf(&d->s, "%g\\n", tni_load_f64((tn_dtype)a->dtype, v));
+    }
+    return tni_str_printf(&d->s, "%s ", tni_shape_str(a->ndim, a->shape, shape, sizeof shape));
+}
+
+/* The number of an array with a value, which is drawn when it is new. *at outlives the drawing. */
+static int graph_dot_leaf(graph_drawing *d, tn_array *const *at, int64_t *number) {
+    if (tni_map_get(&d->leaves, (const char *)at, sizeof *at, number)) return 0;
+    *number = (int64_t)d->leaves.n;
+    int status = tni_map_put(&d->leaves, (const char *)at, sizeof *at, *number);
+    if (!status) status = tni_str_printf(&d->s, "  a%lld [shape=box, label=\"", (long long)*number);
+    if (!status) status = graph_dot_label(d, *at);
+    return status ? status
+                  : tni_str_printf(&d->s, "%s\"];\n", tn_dtype_name((tn_dtype)(*at)->dtype));
+}
+
+/* An arrow to node n or result r; which output, where a node has several. */
+static int graph_dot_arrow(graph_drawing *d, tn_array *const *at, char kind, int to) {
+    const tn_array *a = *at;
+    int64_t leaf;
+    if (tni_state_of(a) != TNI_LAZY) {
+        int status = graph_dot_leaf(d, at, &leaf);
+        return status ? status
+                      : tni_str_printf(&d->s, "  a%lld -> %c%d;\n", (long long)leaf, kind, to);
+    }
+    if (a->node->n_out == 1)
+        return tni_str_printf(&d->s, "  n%d -> %c%d;\n", a->node->index, kind, to);
+    return tni_str_printf(&d->s, "  n%d -> %c%d [label=\"%d\"];\n", a->node->index, kind, to,
+                          a->out_index);
+}
+
+static int graph_dot_node(graph_drawing *d, const tni_node *n) {
     char shape[TNI_SHAPE_STR];
     const tn_array *out = NULL;
     for (int i = 0; i < n->n_out && !out; i++) out = n->out[i];
-    int status = tni_str_printf(s, "  n%d [label=\"%s\\n%s %s\"];\n", n->index, n->prim->name,
-                                tn_dtype_name((tn_dtype)out->dtype),
-                                tni_shape_str(out->ndim, out->shape, shape, sizeof shape));
-    for (int i = 0; i < n->n_in && !status; i++) {
-        const tn_array *a = n->in[i];
-        if (tni_state_of(a) == TNI_LAZY) {
-            status = tni_str_printf(s, "  n%d -> n%d;\n", a->node->index, n->index);
-            continue;
-        }
-        status = tni_str_printf(s, "  a%p [label=\"%s %s\", shape=box];\n  a%p -> n%d;\n",
-                                (const void *)a, tn_dtype_name((tn_dtype)a->dtype),
-                                tni_shape_str(a->ndim, a->shape, shape, sizeof shape),
-                                (const void *)a, n->index);
-    }
+    int status = tni_str_printf(&d->s, "  n%d [label=\"%s\\n%s %s\"];\n", n->index, n->prim->name,
+                                tni_shape_str(out->ndim, out->shape, shape, sizeof shape),
+                                tn_dtype_name((tn_dtype)out->dtype));
+    for (int i = 0; i < n->n_in && !status; i++)
+        status = graph_dot_arrow(d, &n->in[i], 'n', n->index);
     return status;
 }
 
-static char *graph_text(tn_list list, int (*put)(tni_str *, const tni_node *), const char *head,
-                        const char *tail) {
-    graph_nodes order = {0};
-    tni_str s = {0};
-    int status = graph_collect(list, &order), failed = 0;
-    if (!status) failed = tni_str_puts(&s, head);
-    for (size_t i = 0; i < order.n && !status && !failed; i++) failed = put(&s, order.v[i]);
-    if (!status && !failed) failed = tni_str_puts(&s, tail);
-    tni_vec_free(&order);
-    if (!status && !failed) return s.v;
-    if (failed) tni_fail_memory(s.n, "the graph's text");
-    tni_str_free(&s);
+static int graph_dot(graph_drawing *d, tn_list list, const graph_nodes *order) {
+    int status = tni_str_puts(&d->s, "digraph tenon {\n");
+    for (size_t i = 0; i < order->n && !status; i++) status = graph_dot_node(d, order->v[i]);
+    for (int i = 0; i < list.n && !status; i++) {
+        status = tni_str_printf(&d->s, "  r%d [shape=plaintext, label=\"result %d\"];\n", i, i);
+        if (!status) status = graph_dot_arrow(d, &list.v[i], 'r', i);
+    }
+    return status ? status : tni_str_puts(&d->s, "}\n");
+}
+
+/* ---- */
+
+static char *graph_finish(int status, int failed, graph_nodes *order, tni_str *s) {
+    tni_vec_free(order);
+    if (!status && !failed) return s->v;
+    if (failed) tni_fail_memory(s->n, "the graph's text");
+    tni_str_free(s);
     return NULL;
 }
 
-char *tn_graph_print(tn_list list) { return graph_text(list, graph_put_node, "", ""); }
+char *tn_graph_print(tn_list list) {
+    graph_nodes order = {0};
+    tni_str s = {0};
+    int status = graph_collect(list, &order), failed = 0;
+    if (!status) failed = tni_str_puts(&s, "");
+    for (size_t i = 0; i < order.n && !status && !failed; i++)
+        failed = graph_put_node(&s, order.v[i]);
+    return graph_finish(status, failed, &order, &s);
+}
+
 char *tn_graph_dot(tn_list list) {
-    return graph_text(list, graph_dot_node, "digraph tenon {\n", "}\n");
+    graph_nodes order = {0};
+    graph_drawing d = {0};
+    int status = graph_collect(list, &order), failed = status ? 0 : graph_dot(&d, list, &order);
+    tni_map_free(&d.leaves);
+    return graph_finish(status, failed, &order, &d.s);
 }
