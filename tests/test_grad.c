@@ -206,6 +206,9 @@ static tn_array *index3(void) {
 static tn_array *index_axis(void) {
     return tn_array_new((int32_t[]){2, 0, 1, 1, 0, 2, 2, 2}, TN_I32, TN_SHAPE(2, 4));
 }
+static tn_array *corners(void) {
+    return tn_array_new((int32_t[]){2, 0, 1, 0}, TN_I32, TN_SHAPE(4));
+}
 static tn_array *attend(tn_array *q, tn_array *k, tn_array *v) {
     return tn_fast_scaled_dot_product_attention(
         tn_reshape(q, TN_SHAPE(1, 2, 3, 2)), tn_reshape(k, TN_SHAPE(1, 1, 3, 2)),
@@ -216,6 +219,12 @@ static tn_array *rope(tn_array *a, bool traditional) {
 }
 static tn_array *gather2(tn_array *a) {
     return tn_gather(a, TN_LIST(index3()), TN_AXES(0), TN_SHAPE(1, 4));
+}
+
+/* Added to arguments that are all 0: numbers with zeros among them, one, two and none a row. */
+static tn_array *holes(int64_t rows) {
+    return tn_array_new((double[]){1.5, 0, 2, -1, 0, 0.5, 0, 3, 1, 2, 0.5, -2, 0, 3, 0, 1}, TN_F64,
+                        TN_SHAPE(rows, 4));
 }
 
 CASE(reshape, tn_square(tn_reshape(a, TN_SHAPE(2, -1))))
@@ -263,6 +272,17 @@ CASE(cummax, tn_square(tn_cummax(a, 1, false, true)))
 CASE(cummin_back, tn_square(tn_cummin(a, 1, true, true)))
 CASE(logcumsumexp, tn_logcumsumexp(a, 1, false, true))
 CASE(logcumsumexp_back, tn_logcumsumexp(a, 0, true, true))
+CASE(cumprod_zeros, tn_cumprod(tn_add(a, holes(3)), 1, false, true))
+CASE(cumprod_zeros_back, tn_cumprod(tn_add(a, holes(3)), 1, true, true))
+CASE(cumprod_zeros_ex, tn_cumprod(tn_add(a, holes(3)), 0, false, false))
+CASE(cumprod_zeros_ex_back, tn_cumprod(tn_add(a, holes(3)), 1, true, false))
+CASE(prod_zeros, tn_prod(tn_add(a, holes(3)), TN_AXES(1), false))
+CASE(scatter_prod_zeros,
+     tn_scatter_prod(tn_add(a, holes(3)), TN_LIST(index3()),
+                     tn_reshape(tn_add(b, holes(4)), TN_SHAPE(4, 1, 4)), TN_AXES(0)))
+CASE(scatter_prod_blocks, /* blocks of two by two that overlap */
+     tn_scatter_prod(a, TN_LIST(corners(), corners()), tn_reshape(b, TN_SHAPE(4, 2, 2)),
+                     TN_AXES(0, 1)))
 CASE(prod, tn_prod(a, TN_AXES(0), false))
 CASE(prod_all, tn_prod(a, TN_ALL, false))
 CASE(sum, tn_square(tn_sum(a, TN_AXES(1), false)))
@@ -314,6 +334,13 @@ static const probe probes[] = {
     P(cummin_back, 1, -2, 2, {3, 4}),
     P(logcumsumexp, 1, -1, 1, {3, 4}),
     P(logcumsumexp_back, 1, -1, 1, {3, 4}),
+    P(cumprod_zeros, 1, 0, 0, {3, 4}),
+    P(cumprod_zeros_back, 1, 0, 0, {3, 4}),
+    P(cumprod_zeros_ex, 1, 0, 0, {3, 4}),
+    P(cumprod_zeros_ex_back, 1, 0, 0, {3, 4}),
+    P(prod_zeros, 1, 0, 0, {3, 4}),
+    P(scatter_prod_zeros, 2, 0, 0, {3, 4}, {4, 4}),
+    P(scatter_prod_blocks, 2, -2, 2, {4, 4}, {4, 4}),
     P(prod, 1, -2, 2, {3, 4}),
     P(prod_all, 1, -2, 2, {2, 3}),
     P(sum, 1, -2, 2, {3, 4}),

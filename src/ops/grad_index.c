@@ -10,6 +10,22 @@ static tn_array *grad_zeros(const tn_array *like) {
     return tn_zeros((tn_ints){like->shape, like->ndim}, (tn_dtype)like->dtype);
 }
 
+static tn_ints grad_shape(const tn_array *a) { return (tn_ints){a->shape, a->ndim}; }
+static tn_array *grad_conj(tn_array *a) { return a->dtype == TN_C64 ? tn_conj(a) : a; }
+
+/* x moved by `by` places along the axis, towards its end or (back) its start, `fill`, which is 1
+ * long there, in the places it leaves. */
+static tn_array *grad_shift(tn_array *x, tn_array *fill, int64_t by, int axis, bool back) {
+    int64_t shape[TN_MAX_NDIM], m;
+    if (tni_is_error(x)) return x;
+    m = x->shape[axis], by = by < m ? by : m;
+    memcpy(shape, x->shape, sizeof shape[0] * x->ndim);
+    shape[axis] = by;
+    fill = tn_broadcast_to(tn_astype(fill, (tn_dtype)x->dtype), (tn_ints){shape, x->ndim});
+    return back ? tn_concatenate(TN_LIST(tn_slice_axis(x, axis, by, m), fill), axis)
+                : tn_concatenate(TN_LIST(fill, tn_slice_axis(x, axis, 0, m - by)), axis);
+}
+
 /* ---- take ---- */
 
 /* take's cotangent [before, I, after] as scatter's updates [I, before, 1, after]. */
@@ -120,11 +136,52 @@ static tn_array *grad_winners(const grad_scatter *s, const tn_array *u) {
     return tn_equal(grad_read(s, grad_write(s, none, id)), id);
 }
 
+/* ---- scattered products: what each update was multiplied by, without a division ---- */
+
+/* The updates multiplied into x. */
+static tn_array *grad_product(const grad_scatter *s, tn_array *x, tn_array *u) {
+    const tni_node *n = s->n;
+    tn_array *in[2 + TN_MAX_NDIM];
+    for (int i = 0; i < n->n_in; i++) in[i] = n->in[i];
+    in[0] = x, in[n->n_in - 1] = u;
+    if (tni_is_error(x) || tni_is_error(u)) return tni_is_error(x) ? x : u;
+    return tni_op1(n->prim, n->n_in, in, n->params, (tn_dtype)x->dtype, x->ndim, x->shape);
+}
+
+/* Of u, where equal numbers `at` stand together, the product of those of the same number before
+ * (after, when `reverse`) each; `most` of one number at most. Windows double: u itself, then two
+ * of them, and so on. */
+static tn_array *grad_segments(tn_array *u, tn_array *at, int64_t most, bool reverse) {
+    tn_array *one = tn_ones(TN_SHAPE(1), tn_dtype_of(u)), *none = tn_full(TN_SHAPE(1), tn_i32(-1));
+    tn_array *y = grad_shift(u, one, 1, 0, reverse);
+    y = tn_where(tn_equal(at, grad_shift(at, none, 1, 0, reverse)), y, one);
+    for (int64_t w = 1; w < most; w *= 2) {
+        tn_array *same = tn_equal(at, grad_shift(at, none, w, 0, reverse));
+        y = tn_mul(y, tn_where(same, grad_shift(y, one, w, 0, reverse), one));
+    }
+    return y;
+}
+
+/* For each update, the product of the array's element and of the other updates of its place. */
+static tn_array *grad_cofactors(const grad_scatter *s, tn_array *a, tn_array *u) {
+    const tn_array *index = s->n->in[1];
+    int64_t most = s->axis ? index->shape[grad_scatter_axis(s)] : index->size;
+    if (!u->size) return grad_zeros(u);
+    tn_array *id = tn_reshape(tn_arange(0, (double)a->size, 1, TN_I64), grad_shape(a));
+    tn_array *at = tn_reshape(grad_read(s, id), TN_SHAPE(u->size)), *order = tn_argsort(at, 0);
+    tn_array *v = tn_take(tn_reshape(u, TN_SHAPE(u->size)), order, 0);
+    at = tn_take(at, order, 0);
+    v = tn_mul(grad_segments(v, at, most, false), grad_segments(v, at, most, true));
+    v = tn_take(v, tn_argsort(order, 0), 0);
+    return tn_mul(grad_read(s, a), tn_reshape(v, grad_shape(u)));
+}
+
 static int grad_scatter_vjp(const grad_scatter *s, tn_array *g, const bool *want, tn_array **grad) {
     const tni_node *n = s->n;
     int last = n->n_in - 1;
     tn_array *a = n->in[0], *u = n->in[last], *y = n->out[0],
              *zero = tn_scalar(0, (tn_dtype)y->dtype);
+    tn_dtype d = (tn_dtype)y->dtype;
     tn_array *at = want[last] ? grad_read(s, g) : NULL;
     switch (s->mode) {
     case TNI_SCATTER_SUM:
@@ -135,11 +192,11 @@ static int grad_scatter_vjp(const grad_scatter *s, tn_array *g, const bool *want
         if (want[0]) grad[0] = grad_write(s, g, grad_zeros(u));
         if (want[last]) grad[last] = tn_where(grad_winners(s, u), at, zero);
         return 0;
-    case TNI_SCATTER_PROD: /* y over what was multiplied in, which must not be 0 */
-        if (want[0]) grad[0] = tn_mul(g, tn_div(y, a));
-        if (want[last]) grad[last] = tn_div(tn_mul(at, grad_read(s, y)), u);
+    case TNI_SCATTER_PROD:
+        if (want[0]) grad[0] = tn_mul(g, grad_conj(grad_product(s, tn_ones(grad_shape(a), d), u)));
+        if (want[last]) grad[last] = tn_mul(at, grad_conj(grad_cofactors(s, a, u)));
         return 0;
-    default: /* the largest or smallest: whatever equals it */
+    default: /* the largest or smallest: to all that equal it, as in MLX */
         if (want[0]) grad[0] = tn_where(tn_equal(a, y), g, zero);
         if (want[last]) grad[last] = tn_where(tn_equal(grad_read(s, y), u), at, zero);
         return 0;
@@ -176,12 +233,23 @@ static tn_array *grad_scan(const tni_node *n, int op, tn_array *x, bool reverse,
 
 /* An exclusive scan is the inclusive one a step later: its cotangents a step earlier. */
 static tn_array *grad_scan_shift(const tni_p_scan *p, tn_array *g) {
-    int64_t m = g->shape[p->axis], shape[TN_MAX_NDIM];
-    memcpy(shape, g->shape, sizeof shape[0] * g->ndim);
-    shape[p->axis] = 1;
-    tn_array *none = tn_zeros((tn_ints){shape, g->ndim}, (tn_dtype)g->dtype);
-    return p->reverse ? tn_concatenate(TN_LIST(none, tn_slice_axis(g, p->axis, 0, m - 1)), p->axis)
-                      : tn_concatenate(TN_LIST(tn_slice_axis(g, p->axis, 1, m), none), p->axis);
+    return grad_shift(g, tn_i32(0), 1, p->axis, !p->reverse);
+}
+
+/* Running products: x_j takes part in every result from its own on, so that its gradient is the
+ * product of those before it times h_j = g_j + x_(j+1) h_(j+1). That is a sum over windows that
+ * double, h_j + a_j h_(j+w) with a_j the product of x_(j+1) to x_(j+w): no division, right at 0. */
+static tn_array *grad_scan_product(const tni_node *n, tn_array *g) {
+    const tni_p_scan *p = n->params;
+    tn_dtype d = (tn_dtype)g->dtype, wide = d == TN_F16 || d == TN_BF16 ? TN_F32 : d;
+    tn_array *zero = tn_i32(0), *x = tn_astype(grad_conj(n->in[0]), wide);
+    tn_array *before = grad_scan(n, p->op, x, p->reverse, false);
+    tn_array *h = tn_astype(g, wide), *a = grad_shift(x, zero, 1, p->axis, !p->reverse);
+    for (int64_t w = 1, m = x->shape[p->axis]; w < m; w *= 2) {
+        h = tn_add(h, tn_mul(a, grad_shift(h, zero, w, p->axis, !p->reverse)));
+        if (2 * w < m) a = tn_mul(a, grad_shift(a, zero, w, p->axis, !p->reverse));
+    }
+    return tn_astype(tn_mul(h, before), d);
 }
 
 /* Running extremes: each result comes from the last place so far that reached it. */
@@ -219,14 +287,11 @@ TNI_RULE_VJP(scan) {
         grad[0] = g;
     } else if (p->op == TNI_SCAN_SUM) {
         grad[0] = grad_scan(n, p->op, g, !p->reverse, p->inclusive);
-    } else if (p->op == TNI_SCAN_PROD) { /* no element may be 0 */
-        tn_array *c = x->dtype == TN_C64 ? tn_conj(y) : y;
-        grad[0] = tn_div(grad_scan(n, TNI_SCAN_SUM, tn_mul(g, c), !p->reverse, p->inclusive),
-                         x->dtype == TN_C64 ? tn_conj(x) : x);
     } else {
         if (!p->inclusive) g = grad_scan_shift(p, g), y = grad_scan(n, p->op, x, p->reverse, true);
-        grad[0] =
-            p->op == TNI_SCAN_LOGADDEXP ? grad_scan_logaddexp(n, g, y) : grad_scan_extreme(n, g, y);
+        grad[0] = p->op == TNI_SCAN_PROD        ? grad_scan_product(n, g)
+                  : p->op == TNI_SCAN_LOGADDEXP ? grad_scan_logaddexp(n, g, y)
+                                                : grad_scan_extreme(n, g, y);
     }
     return 0;
 }
