@@ -24,6 +24,7 @@ struct tn_llm_trainer {
     train_slot *slot; /* of the adapter; n_slots of them are in the tree */
     int n_slots;
     tn_optim *optim;
+    tn_compiled *step;     /* a plan for each length of a batch */
     tni_layer_call *again; /* of every layer, with opt.checkpoint */
     int64_t steps;
 };
@@ -40,8 +41,12 @@ static int train_loss(tn_llm_trainer *t, tn_list in, bool train, tn_array **out)
     if (train && in.n > 2) p.key = in.v[2];
     if (train) p.again = t->again;
     tn_array *scores = tni_llm_forward(t->m, &p, tn_reshape(ids, TN_SHAPE(rows)));
-    tn_array *hit = tn_take_along_axis(scores, tn_reshape(want, TN_SHAPE(rows, 1)), 1);
-    tn_array *ce = tn_sub(tn_logsumexp(scores, TN_AXES(1), false), tn_squeeze(hit, TN_AXES(1)));
+    /* As a sum, so that the derivative is one element-wise pass: taking along the axis would need
+     * zeros of the scores' size to scatter into. */
+    tn_array *here =
+        tn_equal(tn_arange(0, (double)t->m->vocab, 1, TN_I32), tn_reshape(want, TN_SHAPE(rows, 1)));
+    tn_array *hit = tn_sum(tn_where(here, scores, tn_f32(0)), TN_AXES(1), false);
+    tn_array *ce = tn_sub(tn_logsumexp(scores, TN_AXES(1), false), hit);
     tn_array *at = tn_arange(1, (double)tokens + 1, 1, TN_I32);
     tn_array *mask = tn_logical_and(tn_greater_equal(at, tn_slice_axis(in.v[1], 1, 0, 1)),
                                     tn_less_equal(at, tn_slice_axis(in.v[1], 1, 1, 2)));
@@ -76,8 +81,7 @@ static int train_run(tn_llm_trainer *t, tn_llm_loss *out) {
     int status = tni_order_batch(&t->plan, t->steps, &b);
     if (status) return status;
     tn_array *in[3] = {b.ids, b.spans, tn_array_new(key, TN_U32, TN_SHAPE(2))};
-    status = train_step_fn((tn_list){in, t->m->adapter.dropout > 0 ? 3 : 2}, got, 2, t);
-    if (!status) status = tn_optim_eval(t->optim, TN_LIST(got[0], got[1]));
+    status = tn_compiled_call(t->step, (tn_list){in, t->m->adapter.dropout > 0 ? 3 : 2}, got);
     if (status) return status;
     *out = (tn_llm_loss){(double)tn_item_f32(got[0]), (int64_t)tn_item_f32(got[1]), 1};
     return tni_source_verify(t->m->source);
@@ -189,7 +193,12 @@ static int train_make(tn_llm_trainer *t, const tn_llm_data *data) {
         return tni_fail_memory((size_t)m->layers * sizeof *t->again, "a trainer");
     if (!(t->params = tn_params_new())) return tni_error_code();
     status = tni_lora_each(m, train_add_pair, t);
-    return status ? status : train_make_optim(t);
+    if (!status) status = train_make_optim(t);
+    if (status) return status;
+    tn_slots state = tn_optim_slots(t->optim);
+    if (state.n >= 0)
+        t->step = tn_compile(train_step_fn, t, 2, TN_OPT(tn_compile_opt, .state = state));
+    return t->step ? 0 : tni_error_code();
 }
 
 int tn_llm_trainer_new(tn_llm *m, const tn_llm_data *data, const tn_llm_train_opt *opt,
@@ -214,6 +223,7 @@ int tn_llm_trainer_new(tn_llm *m, const tn_llm_data *data, const tn_llm_train_op
 
 void tn_llm_trainer_free(tn_llm_trainer *t) {
     if (!t) return;
+    tn_compiled_free(t->step);
     tn_optim_free(t->optim);
     for (int i = 0; i < t->n_slots; i++) t->slot[i].kept = tn_keep(*t->slot[i].at);
     tn_params_free(t->params);
