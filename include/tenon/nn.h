@@ -1,5 +1,6 @@
-/* Neural networks: parameters with names, layers, losses, optimizers. Everything here is made of
- * tenon.h's functions; nothing is hidden from you, and all of it may be mixed with your own.
+/* Neural networks: parameters with names and optimizers; layers are in nn_layers.h, losses and
+ * activations in nn_functions.h, both included at the end. Everything here is made of tenon.h's
+ * functions; nothing is hidden from you, and all of it may be mixed with your own.
  *
  *     tn_params *p = tn_params_new();
  *     tn_array *w = NULL;
@@ -206,5 +207,8 @@ TN_API int tn_train_load(const char *path, tn_params *p, tn_optim *o, int64_t *s
 #ifdef __cplusplus
 }
 #endif
+
+#include "tenon/nn_functions.h"
+#include "tenon/nn_layers.h"
 
 #endif

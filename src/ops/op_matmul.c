@@ -55,6 +55,7 @@ static tn_array *matmul_batch(tn_array *a, int n, const int64_t *batch) {
 static tn_array *matmul_2d(tn_array *a, tn_array *b) {
     int64_t shape[TN_MAX_NDIM];
     int n;
+    if (tni_is_error(a)) return a;
     if (matmul_shape(a, b, &n, shape)) return tni_error_last();
     /* A batch against one matrix is one tall product: the weights are read once. */
     if (b->ndim == 2 && a->ndim > 2) {

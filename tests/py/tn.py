@@ -186,7 +186,7 @@ def make_spatial(v):
 
 SIMPLE = {"int": c.c_int, "int64_t": c.c_int64, "uint64_t": c.c_uint64, "size_t": c.c_size_t,
           "double": c.c_double, "float": c.c_float, "bool": c.c_bool, "void": None,
-          "tn_memory": Memory, "const char *": c.c_char_p}
+          "tn_memory": Memory, "tn_nn_reduction": c.c_int, "const char *": c.c_char_p}
 SIGNATURES = {}
 
 
@@ -208,7 +208,7 @@ def _ctype(text):
 
 
 def _declare():
-    for header in ("tenon.h", "ops.h", "nn.h"):
+    for header in ("tenon.h", "ops.h", "nn.h", "nn_functions.h", "nn_layers.h"):
         with open(os.path.join(ROOT, "include", "tenon", header)) as f:
             text = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.S)
         for ret, name, args in re.findall(r"TN_API ([\w *]+?)\s?(tn_\w+)\(([^;]*)\)[^;]*;", text):
