@@ -82,11 +82,11 @@ static result compare(tn_fns fn, void *ud, tn_list in, int n_out) {
     if (!r.status) r.status = tni_trace_walk(&t, n_out, plain);
     for (int k = 0; k < n_out && !r.status; k++) plain[k] = t.out[k];
     if (!r.status) op_names((tn_list){plain, n_out}, r.plain, sizeof r.plain);
+    tni_trace_free(&t);
     if (!r.status) r.status = tn_eval((tn_list){plain, n_out});
     if (!r.status) r.status = tn_eval((tn_list){out, n_out});
     r.same = !r.status;
     for (int k = 0; k < n_out && r.same; k++) r.same = same_bits(plain[k], out[k]);
-    tni_trace_free(&t);
     r.before = count_words(r.plain), r.after = count_words(r.names);
     return r;
 }

@@ -131,6 +131,15 @@ bool tni_array_orphaned(const tn_array *a) {
     return atomic_load_explicit(&((tn_array *)(uintptr_t)a)->refs, memory_order_relaxed) == 0;
 }
 
+tn_array *tni_array_adopt(tni_node *n, int k) {
+    tn_array *a = n->out[k];
+    if (!tni_array_orphaned(a)) return tni_scope_again(a);
+    atomic_store_explicit(&a->refs, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
+    a->node = n;
+    return tni_scope_own(a);
+}
+
 void tni_array_finish(tn_array *a, tni_buffer *buf, int64_t offset) {
     if (tni_array_orphaned(a)) { /* dies with its node's shell */
         tni_buffer_release(buf);

@@ -24,8 +24,8 @@ typedef struct tni_buffer {
     bool planned; /* an address that a plan will give memory to (eval/flat.h) */
 } tni_buffer;
 
-struct tni_node;
 struct tni_event;
+typedef struct tni_node tni_node;
 
 typedef enum tni_state {
     TNI_LAZY,      /* has a node */
@@ -47,7 +47,7 @@ struct tn_array {
     int32_t out_index;       /* which output of its node */
     int32_t uses;            /* evaluation's scratch: uses by nodes of this evaluation */
     int64_t size;            /* elements */
-    struct tni_node *node;   /* TNI_LAZY */
+    tni_node *node;          /* TNI_LAZY */
     struct tni_event *event; /* TNI_SCHEDULED, and after until freed */
     tni_buffer *buf;         /* TNI_READY; NULL: the value is in `inl` (one element) */
     int64_t offset;          /* bytes into buf */
@@ -64,7 +64,7 @@ enum { TNI_MAX_OUT = 8, TNI_NODE_INLINE = 3, TNI_PARAMS_INLINE = 48 };
 
 struct tni_prim;
 
-typedef struct tni_node {
+struct tni_node {
     _Atomic int32_t refs; /* output arrays that still hold it */
     const struct tni_prim *prim;
     tn_stream *stream;
@@ -80,7 +80,7 @@ typedef struct tni_node {
     int32_t value;                /* instruction in the group's program; -1: none yet */
     void *params;                 /* prim->params_size bytes; at inl_params when they fit */
     _Alignas(8) char inl_params[TNI_PARAMS_INLINE];
-} tni_node;
+};
 
 /* ---- arrays (array.c) ---- */
 
@@ -94,6 +94,8 @@ void tni_array_release(tn_array *a); /* iterative: frees a graph of any depth */
 void tni_array_finish(tn_array *a, tni_buffer *buf, int64_t offset);
 /* An output that nobody holds, of a node that others still need. */
 bool tni_array_orphaned(const tn_array *a);
+/* Output k of the node as a handle of the current scope, even if nobody held it any more. */
+tn_array *tni_array_adopt(tni_node *n, int k);
 void tni_array_poison(tn_array *a, int status, const char *message);
 tn_array *tni_oom(void); /* the static out-of-memory error array */
 /* An error array owned by the current scope; the message also becomes tn_error(). */

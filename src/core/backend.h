@@ -4,15 +4,9 @@
 #ifndef TNI_CORE_BACKEND_H
 #define TNI_CORE_BACKEND_H
 
-#include "tenon/tenon.h"
+#include "tenon/ext.h"
 
-/* Strides count elements and may be 0 (broadcast) or negative. */
-typedef struct tni_view {
-    void *data;
-    tn_dtype dtype;
-    int ndim;
-    const int64_t *shape, *strides;
-} tni_view;
+typedef tn_operand tni_view; /* strides count elements and may be 0 (broadcast) or negative */
 
 /* One call of a structural primitive. Outputs are allocated, row-contiguous and do not
  * overlap the inputs, unless the primitive says it can work in place. `params` is the

@@ -6,16 +6,18 @@
 #include <string.h>
 
 void tni_node_free_shell(tni_node *n) {
+    const tni_prim *prim = n->prim;
     if (n->in != n->inl_in) tni_free(n->in);
     if (n->out != n->inl_out) tni_free(n->out);
     if (n->params != n->inl_params) tni_free(n->params);
     tni_record_free(n, sizeof *n);
+    tni_prim_release(prim);
 }
 
 static tni_node *node_alloc(const tni_prim *prim, int n_in, int n_out) {
     tni_node *n = tni_record_alloc(sizeof *n);
     if (!n) return NULL;
-    n->prim = prim;
+    tni_prim_retain(n->prim = prim);
     n->n_in = n_in, n->n_out = n_out;
     n->mark = 0;
     n->in = n_in <= TNI_NODE_INLINE ? n->inl_in : tni_alloc_array((size_t)n_in, sizeof *n->in);

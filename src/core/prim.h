@@ -4,6 +4,7 @@
 #define TNI_CORE_PRIM_H
 
 #include "core/array.h"
+#include "core/backend.h"
 
 typedef enum tni_kind {
     TNI_K_KERNEL, /* one call of a backend kernel */
@@ -18,12 +19,7 @@ enum {
     TNI_F_ROWS = 2   /* it wants the last axis of each to have stride 1 */
 };
 
-/* What a value is; rules fill in or check those of the outputs. */
-typedef struct tni_spec {
-    tn_dtype dtype;
-    int ndim;
-    int64_t shape[TN_MAX_NDIM];
-} tni_spec;
+typedef tn_spec tni_spec; /* rules fill in or check those of the outputs */
 
 struct tni_prim;
 
@@ -57,7 +53,21 @@ typedef struct tni_prim {
     /* Many calls as one (ops/vmap.h): in[i] is n->in[i], or `size` of them stacked along a new axis
      * 0, and so the results in out[]. */
     int (*vmap)(const tni_node *n, int64_t size, tn_array *const *in, tn_array **out);
+    /* Primitives that are not rows of a table (tenon/ext.h): the kernel, in place of a backend's;
+     * who needs it (nodes, plans); what to call when the last of them is gone. All NULL otherwise.
+     */
+    tni_kernel kernel;
+    _Atomic int64_t *refs;
+    void (*release)(const struct tni_prim *p);
 } tni_prim;
+
+static inline void tni_prim_retain(const tni_prim *p) {
+    if (p->refs) atomic_fetch_add_explicit(p->refs, 1, memory_order_relaxed);
+}
+
+static inline void tni_prim_release(const tni_prim *p) {
+    if (p->refs && atomic_fetch_sub_explicit(p->refs, 1, memory_order_acq_rel) == 1) p->release(p);
+}
 
 /* Asks c->prim's rule, and checks what every primitive has to hold to: known dtypes, sizes that
  * can be held, at most TNI_MAX_OUT outputs. 0 or a status with a sentence; c->out is what it is. */

@@ -17,11 +17,14 @@ void tni_flat_init(tni_flat *f) {
     f->next = flat_first;
 }
 
+static void flat_drop(tni_flat_launch *l) {
+    if (l->prim) tni_prim_release(l->prim);
+    tni_free(l->program);
+    tni_free(l->view);
+}
+
 void tni_flat_free(tni_flat *f) {
-    for (size_t i = 0; i < f->launches.n; i++) {
-        tni_free(f->launches.v[i].program);
-        tni_free(f->launches.v[i].view);
-    }
+    for (size_t i = 0; i < f->launches.n; i++) flat_drop(&f->launches.v[i]);
     for (size_t i = 0; i < f->constants.n; i++) tni_array_release(f->constants.v[i]);
     tni_vec_free(&f->constants);
     tni_vec_free(&f->launches);
@@ -91,8 +94,7 @@ static int flat_record(tni_flat *f, tni_flat_launch *l) {
     l->operand = (int64_t)f->operands.n - l->n_in - l->n_out;
     if (!status) status = tni_vec_push(&f->launches, *l);
     if (!status) return 0;
-    tni_free(l->program);
-    tni_free(l->view);
+    flat_drop(l);
     return flat_no_memory();
 }
 
@@ -132,16 +134,18 @@ static tni_view *flat_views(const tni_call *c, size_t params_size, const void **
     return v;
 }
 
-static int flat_kernel(tni_flat *f, tni_kernel kernel, const tni_call *c, size_t params_size) {
-    tni_flat_launch l = {.kernel = kernel, .call = *c, .n_in = c->n_in, .n_out = c->n_out};
-    l.view = flat_views(c, params_size, &l.call.params);
+static int flat_kernel(tni_flat *f, tni_kernel kernel, const tni_call *c, const tni_prim *prim) {
+    tni_flat_launch l = {
+        .kernel = kernel, .prim = prim, .call = *c, .n_in = c->n_in, .n_out = c->n_out};
+    l.view = flat_views(c, prim->params_size, &l.call.params);
     if (!l.view) return flat_no_memory();
+    tni_prim_retain(prim);
     l.call.in = l.view, l.call.out = l.view + c->n_in;
     int status = 0;
     for (int i = 0; i < l.n_in && !status; i++) status = flat_operand(f, c->in[i].data, false);
     for (int i = 0; i < l.n_out && !status; i++) status = flat_operand(f, c->out[i].data, true);
     if (status) {
-        tni_free(l.view);
+        flat_drop(&l);
         return flat_no_memory();
     }
     return flat_record(f, &l);
@@ -152,8 +156,8 @@ int tni_launch_program(const tni_program *p, const void *const *in, void *const 
                          : tni_backends[0]->run(p, in, out);
 }
 
-int tni_launch_kernel(tni_kernel kernel, const tni_call *c, size_t params_size) {
-    return tni_recording ? flat_kernel(tni_recording, kernel, c, params_size) : kernel(c);
+int tni_launch_kernel(tni_kernel kernel, const tni_call *c, const tni_prim *prim) {
+    return tni_recording ? flat_kernel(tni_recording, kernel, c, prim) : kernel(c);
 }
 
 tni_buffer *tni_eval_buffer(size_t bytes) {

@@ -37,10 +37,11 @@ typedef struct tni_flat_ptr {
 typedef struct tni_flat_launch {
     tni_program *program; /* NULL: a kernel */
     tni_kernel kernel;
-    tni_call call;       /* of the kernel; its views and parameters belong to the plan */
-    tni_view *view;      /* the same views, to be given their addresses */
-    int32_t n_in, n_out; /* operands */
-    int64_t operand;     /* the first of them in `operands` */
+    const tni_prim *prim; /* whose kernel it is; kept */
+    tni_call call;        /* of the kernel; its views and parameters belong to the plan */
+    tni_view *view;       /* the same views, to be given their addresses */
+    int32_t n_in, n_out;  /* operands */
+    int64_t operand;      /* the first of them in `operands` */
 } tni_flat_launch;
 
 typedef struct tni_flat {
@@ -76,7 +77,7 @@ int tni_flat_run(tni_flat *f, char *arena, size_t *done);
 
 /* ---- what the evaluator calls at its launches (flat.c): records, or runs ---- */
 int tni_launch_program(const tni_program *p, const void *const *in, void *const *out);
-int tni_launch_kernel(tni_kernel kernel, const tni_call *c, size_t params_size);
+int tni_launch_kernel(tni_kernel kernel, const tni_call *c, const tni_prim *prim);
 tni_buffer *tni_eval_buffer(size_t bytes); /* memory for a value */
 
 #endif

@@ -211,7 +211,7 @@ static int run_kernel(tni_node *n, tni_kernel kernel) {
     if (!status) status = run_kernel_inputs(&r, n);
     if (!status) status = run_kernel_outputs(&r, n, &empty);
     tni_call c = {n->prim->id, n->params, n->n_in, n->n_out, r.in, r.out};
-    if (!status && !empty) status = tni_launch_kernel(kernel, &c, n->prim->params_size);
+    if (!status && !empty) status = tni_launch_kernel(kernel, &c, n->prim);
     if (!status) run_finish(n, r.buf);
     run_args_free(&r, total);
     return status;
@@ -247,6 +247,6 @@ int tni_run_group(tni_plan *p, int32_t g) {
     if (p->groups[g].program) return run_fused(p, g);
     if (n->prim->kind == TNI_K_VIEW) return tni_run_view(n);
     if (n->prim->kind == TNI_K_MOVE) return tni_run_move(n);
-    tni_kernel kernel = tni_backends[0]->kernels[n->prim->id];
+    tni_kernel kernel = tni_kernel_of(n);
     return kernel ? run_kernel(n, kernel) : run_lowered(n);
 }

@@ -4,11 +4,18 @@
 
 #include "core/backend.h"
 #include "eval/plan.h"
+#include "ops/ids.h"
 
 extern const tni_backend *const tni_backends[]; /* NULL-terminated; backends.c */
 
 static inline tni_view tni_view_of(const tn_array *a) {
     return (tni_view){tni_array_data(a), (tn_dtype)a->dtype, a->ndim, a->shape, a->strides};
+}
+
+/* What computes a node that is one call of a kernel; NULL: its lowering does. */
+static inline tni_kernel tni_kernel_of(const tni_node *n) {
+    if (n->prim->id >= TNI_OP_COUNT) return n->prim->kernel;
+    return tni_backends[0]->kernels[n->prim->id];
 }
 
 /* Waits for a scheduled input; 0, or the status and message of one that failed. */

@@ -63,6 +63,30 @@ int tni_call_like(const char *op, const char *what, tn_list got, tn_list like) {
     return status;
 }
 
+static int call_stack(const char *op, const tn_array *like, int k, int64_t size, int64_t axis,
+                      tn_array **out) {
+    bool stacked = axis != TN_UNMAPPED;
+    tn_array *y = *out;
+    if (!tni_alive(y) || tni_is_error(y)) return 0; /* the call says so */
+    int d = stacked ? tni_axis(y->ndim, axis) : 0;
+    bool fits = !stacked || (d >= 0 && y->shape[d] == size);
+    if (fits && d) y = *out = tn_moveaxis(y, d, 0);
+    if (tni_is_error(y)) return y->status;
+    if (fits && y->dtype == like->dtype && y->ndim == like->ndim + stacked &&
+        tni_same_shape(like->ndim, y->shape + stacked, like->ndim, like->shape))
+        return 0;
+    return tni_fail(TN_ESHAPE, "%s: result %d of the rule is %s, not %s%s", op, k, tni_describe(y),
+                    stacked ? "a stack of " : "", tni_describe(like));
+}
+
+int tni_call_stacks(const char *op, const tni_node *n, int64_t size, const int64_t *axes,
+                    tn_array **out) {
+    int status = 0;
+    for (int k = 0; k < n->n_out && !status; k++)
+        status = call_stack(op, n->out[k], k, size, axes[k], &out[k]);
+    return status;
+}
+
 int tni_call_leave(tn_scope *s, int status, int n, tn_array **list) {
     for (int i = 0; i < n && !status; i++)
         if (list[i]) tni_array_retain(list[i]);

@@ -256,25 +256,12 @@ typedef struct custom_map {
 static int custom_call_map(tn_list in, tn_array **out, int n_out, void *ud) {
     const custom_map *m = ud;
     const tni_p_custom *p = m->n->params;
+    (void)n_out;
     int64_t axes[TNI_MAX_OUT] = {0};
     tn_vmap_rule rule = (tn_vmap_rule)p->vjp;
     int status = rule(in, (tn_ints){m->axes, in.n}, out, axes, p->ud);
     if (status && !*tn_error()) tni_fail(status, "custom_vmap: the rule returned %d", status);
-    for (int k = 0; k < n_out && !status; k++) {
-        const tn_array *like = m->n->out[k], *got = out[k];
-        if (!tni_alive(got) || tni_is_error(got)) continue; /* the call says so */
-        int axis = axes[k] == TN_UNMAPPED ? -1 : tni_axis(got->ndim, axes[k]);
-        bool fits = axes[k] == TN_UNMAPPED || (axis >= 0 && got->shape[axis] == m->size);
-        if (fits && axis > 0) got = out[k] = tn_moveaxis(out[k], axis, 0);
-        int more = axis >= 0;
-        if (tni_is_error(got)) continue;
-        if (!fits || got->dtype != like->dtype || got->ndim != like->ndim + more ||
-            !tni_same_shape(like->ndim, got->shape + more, like->ndim, like->shape))
-            status = tni_fail(TN_ESHAPE, "custom_vmap: result %d of the rule is %s, not %s%s", k,
-                              tni_describe(got), axes[k] == TN_UNMAPPED ? "" : "a stack of ",
-                              tni_describe(like));
-    }
-    return status;
+    return status ? status : tni_call_stacks("custom_vmap", m->n, m->size, axes, out);
 }
 
 static int custom_vmap(const tni_node *n, int64_t size, tn_array *const *in, tn_array **out) {

@@ -37,8 +37,21 @@ void tni_trace_close(tni_trace *t) {
     for (int i = 0; i < t->n; i++) t->tracer[i]->flags &= (uint8_t)~TNI_A_TRACER;
 }
 
+/* Nodes of the steps are not to be evaluated, by a rule that got hold of them, before the walks
+ * over them are done: evaluated nodes are gone. */
+static void trace_guard(tni_trace *t, bool on) {
+    for (size_t i = 0; i < t->steps.n; i++) {
+        tn_array *a = t->steps.v[i].node->out[0];
+        if (on)
+            a->flags |= TNI_A_TRACER;
+        else
+            a->flags &= (uint8_t)~TNI_A_TRACER;
+    }
+}
+
 void tni_trace_free(tni_trace *t) {
     tni_trace_close(t);
+    if (t->guarded) trace_guard(t, false);
     for (int i = 0; i < t->n; i++) tni_array_release(t->tracer[i]);
     for (size_t i = 0; i < t->held.n; i++) tni_array_release(t->held.v[i]);
     tni_vec_free(&t->held);
@@ -147,5 +160,6 @@ int tni_trace_walk(tni_trace *t, int n_out, tn_array *const *out) {
     if (!status) status = trace_results(t, n_out, out);
     if (!status) trace_replace(t);
     tni_trace_close(t);
+    if (!status) trace_guard(t, t->guarded = true);
     return status;
 }

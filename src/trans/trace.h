@@ -4,8 +4,9 @@
  *
  * A tracer is a lazy copy of its argument. Evaluating what depends on one is an error while the
  * trace is open (eval/plan.c looks at the flag); when it closes, the nodes between tracers and
- * results are handed the arguments themselves, so the tracers leave no mark on the graph. Values
- * live in slots: those of the tracers first, then one for each output of each node in order. */
+ * results are handed the arguments themselves, so the tracers leave no mark on the graph; from
+ * then until the trace is freed it is those nodes that may not be evaluated. Values live in slots:
+ * those of the tracers first, then one for each output of each node in order. */
 #ifndef TNI_TRANS_TRACE_H
 #define TNI_TRANS_TRACE_H
 
@@ -19,8 +20,8 @@ typedef struct tni_step {
 } tni_step;
 
 typedef struct tni_trace {
-    int n; /* arguments */
-    bool open;
+    int n;              /* arguments */
+    bool open, guarded; /* before, and after the walk */
     tn_array *const *x;
     tn_array **tracer;
     uint64_t epoch;

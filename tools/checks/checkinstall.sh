@@ -13,7 +13,7 @@ pc=$(find "$tmp/root" -name tenon.pc)
 [ -n "$pc" ] || { echo "no tenon.pc is installed"; exit 1; }
 prefix=$(sed -n 's/^prefix=//p' "$pc")
 for file in bin/tenon include/tenon/tenon.h include/tenon/ops.h include/tenon/status.h include/tenon/llm.h \
-    include/tenon/nn.h \
+    include/tenon/nn.h include/tenon/ext.h \
     share/man/man1/tenon.1; do
     [ -f "$tmp/root$prefix/$file" ] || { echo "$prefix/$file is not installed"; exit 1; }
 done
