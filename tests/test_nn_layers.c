@@ -1,24 +1,8 @@
 /* Layers and losses: known values, misuse, every allocation made to fail. Parity with mlx.nn is in
  * tests/py. */
-#include "base/alloc.h"
-#include "tap.h"
-#include "tenon/nn.h"
+#include "nn_check.h"
 #include "values.h"
 #include <math.h>
-
-/* ---- what every failure says ---- */
-
-static void fails(tn_array *a, int status, const char *text) {
-    is_i64(tn_array_status(a), status, "%s", text);
-    if (!strstr(tn_array_error(a), text)) ok(0, "says \"%s\": %s", text, tn_array_error(a));
-}
-
-static void refused(int got, int status, const char *text) {
-    is_i64(got, status, "%s", text);
-    if (!strstr(tn_error(), text)) ok(0, "says \"%s\": %s", text, tn_error());
-}
-
-static tn_array *fill(double x, tn_ints shape) { return tn_full(shape, tn_scalar(x, TN_F32)); }
 
 static void test_init_misuse(void) {
     tn_params *p = tn_params_new();
@@ -214,37 +198,11 @@ static int life(void) {
     return status;
 }
 
-/* Each allocation of a life fails once; some failures do no harm, so it goes on until a life has no
- * n-th one. */
-static int fail_each(int64_t *n) {
-    int status = 0;
-    bool reached = true;
-    for (*n = 1; reached && (!status || status == TN_EMEMORY); ++*n) {
-        int64_t before = tni_alloc_count();
-        tni_fail_alloc_at(*n);
-        status = life();
-        tni_fail_alloc_at(0);
-        reached = tni_alloc_count() - before >= *n;
-    }
-    return status;
-}
-
-static void test_memory(void) {
-    int64_t n, again;
-    int status = fail_each(&n);
-    ok(!status && n > 1000, "each of %lld allocations failed cleanly (%s)", (long long)n,
-       status ? tn_error() : "");
-    int64_t live = tni_alloc_live(); /* threads have filled their stores of records by now */
-    status = fail_each(&again);
-    ok(!status, "and again: %s", status ? tn_error() : "");
-    is_i64(tni_alloc_live(), live, "nothing leaks");
-}
-
 int main(void) {
     test_init_misuse();
     test_call_misuse();
     test_loss_misuse();
     test_loss_values();
-    test_memory();
+    test_lives(life, 1000);
     return tap_done();
 }

@@ -72,6 +72,68 @@ typedef struct tn_nn_triplet_opt {
 TN_API tn_array *tn_nn_triplet_loss(tn_array *anchors, tn_array *positives, tn_array *negatives,
                                     tn_nn_reduction reduction, const tn_nn_triplet_opt *opt);
 
+/* ---- Activations
+ * --------------------------------------------------------------------------------- Of every number
+ * by itself, unless an axis is named; floats. tn_sigmoid, tn_tanh and tn_softmax are in tenon.h. */
+
+typedef tn_array *(*tn_nn_activation)(tn_array *x); /* those without further settings */
+
+TN_API tn_array *tn_nn_relu(tn_array *x);  /* max(x, 0) */
+TN_API tn_array *tn_nn_relu2(tn_array *x); /* max(x, 0)^2 */
+TN_API tn_array *tn_nn_relu6(tn_array *x); /* min(max(x, 0), 6) */
+/* max(slope x, x); MLX: 0.01. */
+TN_API tn_array *tn_nn_leaky_relu(tn_array *x, double slope);
+/* max(0, x) + alpha min(0, x): alpha is a parameter, broadcast (MLX: [1] or [channels], 0.25). */
+TN_API tn_array *tn_nn_prelu(tn_array *x, tn_array *alpha);
+/* x where it is above 0, else alpha (exp(x) - 1), or alpha (exp(x / alpha) - 1); MLX: 1. */
+TN_API tn_array *tn_nn_elu(tn_array *x, double alpha);
+TN_API tn_array *tn_nn_celu(tn_array *x, double alpha);
+TN_API tn_array *tn_nn_selu(tn_array *x); /* 1.0507 elu(x, 1.67326) */
+/* x times the normal distribution function of x; that by a tanh; x sigmoid(1.702 x). */
+TN_API tn_array *tn_nn_gelu(tn_array *x);
+TN_API tn_array *tn_nn_gelu_approx(tn_array *x);
+TN_API tn_array *tn_nn_gelu_fast_approx(tn_array *x);
+TN_API tn_array *tn_nn_silu(tn_array *x);        /* x sigmoid(x) */
+TN_API tn_array *tn_nn_mish(tn_array *x);        /* x tanh(softplus(x)) */
+TN_API tn_array *tn_nn_softplus(tn_array *x);    /* log(1 + exp(x)) */
+TN_API tn_array *tn_nn_softsign(tn_array *x);    /* x / (1 + |x|) */
+TN_API tn_array *tn_nn_log_sigmoid(tn_array *x); /* log(sigmoid(x)) */
+TN_API tn_array *tn_nn_hardswish(tn_array *x);   /* x min(max(x + 3, 0), 6) / 6 */
+/* Kept between low and high; MLX: -1 and 1. */
+TN_API tn_array *tn_nn_hard_tanh(tn_array *x, double low, double high);
+/* x where |x| > lambda, else 0; softshrink goes lambda towards 0 as well. MLX: 0.5. */
+TN_API tn_array *tn_nn_hard_shrink(tn_array *x, double lambda);
+TN_API tn_array *tn_nn_softshrink(tn_array *x, double lambda);
+TN_API tn_array *tn_nn_step(tn_array *x,
+                            double threshold); /* i32: 1 where x >= threshold, else 0 */
+/* Along an axis: softmax(-x); the logarithm of softmax(x); the first half times the sigmoid of the
+ * second. */
+TN_API tn_array *tn_nn_softmin(tn_array *x, int axis);
+TN_API tn_array *tn_nn_log_softmax(tn_array *x, int axis);
+TN_API tn_array *tn_nn_glu(tn_array *x, int axis);
+
+/* ---- First values
+ * -------------------------------------------------------------------------------- For weights
+ * [out, taps..., in]. Random ones take numbers of this thread's sequence; f16, bf16 or f32. fan_in
+ * is in times the taps, fan_out is out times the taps; `gain` multiplies. */
+
+TN_API tn_array *tn_nn_init_constant(tn_ints shape, double value, tn_dtype dtype);
+TN_API tn_array *tn_nn_init_normal(tn_ints shape, double mean, double std, tn_dtype dtype);
+TN_API tn_array *tn_nn_init_uniform(tn_ints shape, double low, double high, tn_dtype dtype);
+TN_API tn_array *tn_nn_init_identity(tn_ints shape, tn_dtype dtype); /* [n, n] */
+/* Deviation gain sqrt(2 / (fan_in + fan_out)), and between -+ gain sqrt(6 / (fan_in + fan_out)). */
+TN_API tn_array *tn_nn_init_glorot_normal(tn_ints shape, double gain, tn_dtype dtype);
+TN_API tn_array *tn_nn_init_glorot_uniform(tn_ints shape, double gain, tn_dtype dtype);
+/* With fan = fan_in or fan_out: deviation gain / sqrt(fan), and between -+ gain sqrt(3 / fan). */
+TN_API tn_array *tn_nn_init_he_normal(tn_ints shape, bool fan_out, double gain, tn_dtype dtype);
+TN_API tn_array *tn_nn_init_he_uniform(tn_ints shape, bool fan_out, double gain, tn_dtype dtype);
+/* Normal numbers, of which the share `sparsity` of each row of [n, m] is 0. */
+TN_API tn_array *tn_nn_init_sparse(tn_ints shape, double sparsity, double mean, double std,
+                                   tn_dtype dtype);
+/* [n, m]: rows or columns, whichever are fewer, are orthogonal and `gain` long. Computed at once,
+ * in f64 on one thread: about 1 s at a size of 1024. */
+TN_API tn_array *tn_nn_init_orthogonal(tn_ints shape, double gain, tn_dtype dtype);
+
 #ifdef __cplusplus
 }
 #endif
