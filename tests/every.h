@@ -37,7 +37,7 @@ static tn_array *every_input(const every_arg *a, uint64_t salt) {
     return tn_astype(tn_array_new(v, TN_F32, (tn_ints){a->shape, a->ndim}), a->dtype);
 }
 
-static void every_inputs(const every_case *c, tn_array **in, uint64_t salt) {
+static inline void every_inputs(const every_case *c, tn_array **in, uint64_t salt) {
     for (int i = 0; i < c->n_in; i++) in[i] = every_input(&c->in[i], salt + (uint64_t)i);
 }
 
@@ -82,10 +82,13 @@ EVERY(take, ARGS(A(F32, 5, 6), INDEX(I64, 6, 2, 3)), 2, 1, y[0] = tn_take(x[0], 
 EVERY(matmul, ARGS(A(F32, 2, 3, 4), A(F32, 4, 5)), 2, 1, y[0] = tn_matmul(x[0], x[1])) \
 EVERY(matmul_mixed, ARGS(A(BF16, 2, 3, 4), A(F32, 2, 4, 2)), 2, 1, y[0] = tn_matmul(x[0], x[1])) \
 EVERY(matmul_complex, ARGS(A(C64, 3, 4), A(F32, 4)), 2, 1, y[0] = tn_matmul(x[0], x[1])) \
+EVERY(matmul_halves, ARGS(A(F16, 2, 3, 4), A(BF16, 4, 2)), 2, 1, y[0] = tn_matmul(x[0], x[1])) \
 EVERY(quantize, ARGS(A(F32, 3, 64)), 1, 3, tn_quantize(x[0], 32, 4, y)) \
 EVERY(dequantize, ARGS(INDEX(U32, 999, 3, 12), A(F16, 3, 2), A(F16, 3, 2)), 3, 1, y[0] = tn_dequantize(x[0], x[1], x[2], 32, 6)) \
 EVERY(quantized_matmul, ARGS(A(F32, 2, 64), INDEX(U32, 999, 5, 16), A(F32, 5, 1), A(F32, 5, 1)), 4, 1, y[0] = tn_quantized_matmul(x[0], x[1], x[2], x[3], true, 64, 8)) \
 EVERY(quantized_matmul_rows, ARGS(A(F16, 5), INDEX(U32, 999, 5, 4), A(F16, 5, 2), A(F16, 5, 2)), 4, 1, y[0] = tn_quantized_matmul(x[0], x[1], x[2], x[3], false, 32, 2)) \
+EVERY(quantized_matmul_half, ARGS(A(BF16, 2, 3, 32), INDEX(U32, 999, 7, 4), A(BF16, 7, 1), A(BF16, 7, 1)), 4, 1, y[0] = tn_quantized_matmul(x[0], x[1], x[2], x[3], true, 32, 4)) \
+EVERY(quantized_matmul_batch, ARGS(A(F32, 2, 3, 4), INDEX(U32, 999, 2, 4, 8), A(F32, 2, 4, 1), A(F32, 2, 4, 1)), 4, 1, y[0] = tn_quantized_matmul(x[0], x[1], x[2], x[3], false, 64, 4)) \
 EVERY(softmax, ARGS(A(BF16, 3, 4)), 1, 1, y[0] = tn_softmax(x[0], TN_AXES(-1))) \
 EVERY(rms_norm, ARGS(A(F32, 3, 8), A(F32, 8)), 2, 1, y[0] = tn_fast_rms_norm(x[0], x[1], 1e-5)) \
 EVERY(rms_norm_bare, ARGS(A(F16, 3, 8)), 1, 1, y[0] = tn_fast_rms_norm(x[0], NULL, 1e-5)) \
@@ -95,19 +98,30 @@ EVERY(rope, ARGS(A(F32, 2, 3, 8), INDEX(I32, 9, 2)), 2, 1, y[0] = tn_fast_rope(x
 EVERY(rope_freqs, ARGS(A(F16, 1, 2, 3, 8), NUMBER(I32, 9), INDEX(F32, 9, 4)), 3, 1, y[0] = tn_fast_rope(x[0], 8, x[1], TN_OPT(tn_rope_opt, .freqs = tn_add(x[2], tn_f32(1)), .traditional = true))) \
 EVERY(sdpa, ARGS(A(F32, 1, 4, 3, 8), A(F32, 1, 2, 5, 8), A(F32, 1, 2, 5, 6)), 3, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.3, TN_OPT(tn_sdpa_opt, .causal = true))) \
 EVERY(sdpa_mask, ARGS(A(F32, 1, 4, 3, 8), A(F16, 1, 2, 5, 8), A(F16, 1, 2, 5, 6), A(F32, 3, 5), A(F32, 4)), 5, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.3, TN_OPT(tn_sdpa_opt, .mask = x[3], .sinks = x[4]))) \
+EVERY(sdpa_bool, ARGS(A(F16, 2, 2, 3, 8), A(F16, 2, 2, 4, 8), A(F16, 2, 2, 4, 8), INDEX(BOOL, 2, 3, 4)), 4, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.5, TN_OPT(tn_sdpa_opt, .mask = x[3]))) \
 EVERY(sdpa_vjp, ARGS(A(F32, 1, 4, 3, 8), A(F16, 1, 2, 5, 8), A(F16, 1, 2, 5, 6), A(F32, 4)), 4, 4, every_attention_grad(x, y)) \
 EVERY(random_bits, ARGS(INDEX(U32, 99, 2)), 1, 2, y[0] = tn_random_bits(TN_SHAPE(3, 5), 2, x[0]); y[1] = tn_random_normal(TN_SHAPE(4), TN_F32, x[0])) \
 EVERY(sort, ARGS(A(F32, 3, 7)), 1, 1, y[0] = tn_sort(x[0], 0)) \
 EVERY(argsort, ARGS(A(F16, 3, 7)), 1, 1, y[0] = tn_argsort(x[0], -1)) \
 EVERY(scan, ARGS(A(I32, 3, 7)), 1, 2, y[0] = tn_cumsum(x[0], 0, true, false); y[1] = tn_cumprod(x[0], 1, false, true)) \
 EVERY(scan_float, ARGS(A(F32, 3, 7)), 1, 3, y[0] = tn_cummax(x[0], 0, false, true); y[1] = tn_cummin(x[0], 1, true, true); y[2] = tn_logcumsumexp(x[0], 1, false, true)) \
+EVERY(scan_sum, ARGS(A(F32, 2, 5, 3)), 1, 4, for (int i = 0; i < 4; i++) y[i] = tn_cumsum(x[0], 1, i & 1, i >> 1)) \
+EVERY(scan_prod, ARGS(A(F32, 2, 5, 3)), 1, 4, for (int i = 0; i < 4; i++) y[i] = tn_cumprod(x[0], 1, i & 1, i >> 1)) \
+EVERY(scan_max, ARGS(A(F32, 3, 7)), 1, 2, for (int i = 0; i < 2; i++) y[i] = tn_cummax(x[0], -1, i, true)) \
+EVERY(scan_min, ARGS(A(F32, 3, 7)), 1, 2, for (int i = 0; i < 2; i++) y[i] = tn_cummin(x[0], 0, i, true)) \
+EVERY(scan_logsumexp, ARGS(A(F32, 3, 5)), 1, 2, for (int i = 0; i < 2; i++) y[i] = tn_logcumsumexp(x[0], -1, i, true)) \
 EVERY(gather, ARGS(A(F32, 5, 6), INDEX(I32, 4, 3), INDEX(U8, 4, 2, 1)), 3, 1, y[0] = tn_gather(x[0], TN_LIST(x[1], x[2]), TN_AXES(1, 0), TN_SHAPE(2, 3))) \
 EVERY(gather_axis, ARGS(A(F32, 5, 6), INDEX(I32, 5, 2, 6)), 2, 1, y[0] = tn_take_along_axis(x[0], x[1], 0)) \
 EVERY(scatter, ARGS(A(F32, 5, 6), INDEX(I32, 5, 3), A(F32, 3, 1, 6)), 3, 2, y[0] = tn_scatter(x[0], TN_LIST(x[1]), x[2], TN_AXES(0)); y[1] = tn_scatter_max(x[0], TN_LIST(x[1]), x[2], TN_AXES(0))) \
 EVERY(scatter_half, ARGS(A(F16, 5, 6), INDEX(I32, 5, 3), A(F16, 3, 1, 6)), 3, 2, y[0] = tn_scatter_add(x[0], TN_LIST(x[1]), x[2], TN_AXES(0)); y[1] = tn_scatter_prod(x[0], TN_LIST(x[1]), x[2], TN_AXES(0))) \
+EVERY(scatter_min, ARGS(A(F32, 5, 6), INDEX(I32, 4, 2, 2), INDEX(I32, 5, 2, 1), A(F32, 2, 2, 2, 2)), 4, 2, y[0] = tn_scatter_min(x[0], TN_LIST(x[1], x[2]), x[3], TN_AXES(0, 1)); y[1] = tn_scatter_prod(x[0], TN_LIST(x[1], x[2]), x[3], TN_AXES(0, 1))) \
 EVERY(scatter_axis, ARGS(A(F32, 5, 6), INDEX(I32, 5, 2, 6), A(F32, 2, 1)), 3, 2, y[0] = tn_put_along_axis(x[0], x[1], x[2], 0); y[1] = tn_scatter_add_axis(x[0], x[1], x[2], 0)) \
 EVERY(conv, ARGS(A(F32, 2, 9, 4), A(F32, 6, 3, 2)), 2, 1, y[0] = tn_conv1d(x[0], x[1], TN_OPT(tn_conv_opt, .stride = TN_SPATIAL(2), .padding = TN_SPATIAL(1), .groups = 2))) \
 EVERY(conv2d, ARGS(A(F16, 1, 5, 6, 3), A(F16, 4, 3, 2, 3)), 2, 1, y[0] = tn_conv_transpose2d(x[0], x[1], TN_OPT(tn_conv_opt, .stride = TN_SPATIAL(2, 1)))) \
+EVERY(conv_cut, ARGS(A(F32, 2, 7, 6, 2), A(F32, 3, 2, 3, 2)), 2, 1, y[0] = tn_conv_general(x[0], x[1], TN_OPT(tn_conv_opt, .stride = TN_SPATIAL(2, 1), .padding = TN_SPATIAL(-1, 2), .padding_high = TN_SPATIAL(1, -2), .dilation = TN_SPATIAL(1, 2), .input_dilation = TN_SPATIAL(2, 1), .flip = true))) \
+EVERY(conv3d, ARGS(A(F32, 1, 4, 3, 4, 4), A(F32, 4, 2, 2, 2, 1)), 2, 1, y[0] = tn_conv3d(x[0], x[1], TN_OPT(tn_conv_opt, .groups = 4, .padding = TN_SPATIAL(1)))) \
+EVERY(max_pool, ARGS(A(F32, 2, 6, 4, 3)), 1, 2, y[0] = tn_max_pool(x[0], TN_SPATIAL(2), TN_SPATIAL(), TN_SPATIAL()); y[1] = tn_max_pool(x[0], TN_SPATIAL(3, 2), TN_SPATIAL(2, 1), TN_SPATIAL(1))) \
+EVERY(avg_pool, ARGS(A(F32, 2, 7, 3)), 1, 2, y[0] = tn_avg_pool(x[0], TN_SPATIAL(2), TN_SPATIAL(), TN_SPATIAL()); y[1] = tn_avg_pool(x[0], TN_SPATIAL(3), TN_SPATIAL(2), TN_SPATIAL(1))) \
 EVERY(conv_weight, ARGS(A(F32, 2, 5, 5, 3), A(F32, 4, 3, 3, 3)), 2, 2, int n; every_conv_grad(x, y); n = 0; (void)n) \
 EVERY(custom, ARGS(A(F32, 3)), 1, 1, y[0] = tn_mul(tn_stop_gradient(x[0]), x[0])) \
 EVERY(mean, ARGS(A(F16, 3, 4)), 1, 2, y[0] = tn_mean(x[0], TN_AXES(0), false); y[1] = tn_var(x[0], TN_ALL, true, 1))
