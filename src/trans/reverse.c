@@ -46,12 +46,13 @@ static int rule_vjp(const tni_node *n, tn_array *const *cot, const bool *want, t
 /* The vjp is linear in its cotangents: traced from them and reversed, it is the jvp. */
 static int transposed_jvp(const tni_node *n, tn_array *const *tan, tn_array **out) {
     tn_array *u[TNI_MAX_OUT];
-    tn_array **grad = tni_calloc((size_t)n->n_in * 2 + 1, sizeof *grad), **cot = grad + n->n_in;
+    tn_array **grad = tni_calloc((size_t)n->n_in * 2 + 1, sizeof *grad);
     bool *want = tni_calloc((size_t)n->n_in + 1, sizeof *want);
     if (!grad || !want) {
         tni_free(grad), tni_free(want);
         return tni_fail_memory((size_t)n->n_in * 2 * sizeof *grad, "a jvp");
     }
+    tn_array **cot = grad + n->n_in;
     int status = 0, m = 0;
     for (int i = 0; i < n->n_in; i++) want[i] = tan[i] != NULL;
     for (int k = 0; k < n->n_out; k++) {
