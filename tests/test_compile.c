@@ -229,6 +229,41 @@ static void test_state(void) {
     model_free(&plain), model_free(&fast);
 }
 
+/* Cross-entropy of x w^T: the gradient of the scores is made where they lie, and what the chosen
+ * ones add to it is scattered onto it. */
+static tn_array *entropy_loss(tn_list in, void *ud) {
+    tn_array *s = tn_matmul(in.v[0], tn_swapaxes(in.v[1], 0, 1));
+    tn_array *right = tn_take_along_axis(s, tn_expand_dims(in.v[2], TN_AXES(-1)), -1);
+    (void)ud;
+    return tn_mean(tn_sub(tn_logsumexp(s, TN_AXES(-1), true), right), TN_ALL, false);
+}
+
+static int entropy(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out;
+    tn_value_and_grad(entropy_loss, ud, in, 2, out, out + 1);
+    return tn_array_status(out[0]);
+}
+
+static void test_entropy(void) {
+    enum { N = 64, V = 1000, D = 8 };
+    tn_compiled *c = tn_compile(entropy, NULL, 3, NULL);
+    TN_SCOPE {
+        tn_array *x = batch(1, N, D), *w = batch(2, V, D), *fast[3], *plain[3];
+        tn_array *y = tn_random_randint(tn_i32(0), tn_i32(V), TN_SHAPE(N), TN_I32, NULL);
+        int status = tn_eval(TN_LIST(x, w, y));
+        if (!status) status = tn_compiled_call(c, TN_LIST(x, w, y), fast);
+        if (!status) status = entropy(TN_LIST(x, w, y), plain, 3, NULL);
+        bool equal = true;
+        for (int i = 0; i < 3 && !status; i++) equal = equal && same(fast[i], plain[i]);
+        ok(!status && equal, "cross-entropy and its gradients (%s)", status ? tn_error() : "");
+        size_t scores = (size_t)N * V * sizeof(float);
+        ok(tn_compiled_stats(c).arena < scores + scores / 20,
+           "in the memory of one array of scores: %zu of %zu bytes", tn_compiled_stats(c).arena,
+           scores);
+    }
+    tn_compiled_free(c);
+}
+
 /* Results and state that are each other, arguments, views and constants. */
 static int tangle(tn_list in, tn_array **out, int n_out, void *ud) {
     model *p = ud;
@@ -519,6 +554,7 @@ int main(void) {
     test_reductions();
     test_cases();
     test_state();
+    test_entropy();
     test_results();
     test_random(draws, "draws go on as without");
     test_random(seeds, "a seed inside");

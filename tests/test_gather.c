@@ -359,6 +359,34 @@ static int use_all(void) {
     return status;
 }
 
+/* A scatter over an array that nobody else holds takes its memory, and leaves it as it was when an
+ * index is wrong: what failed may be tried again. */
+static void test_onto(void) {
+    TN_SCOPE {
+        tn_array *a = tn_arange(0, 4096, 1, TN_F32), *i = tn_arange(0, 8, 1, TN_I32);
+        int status = tn_eval(TN_LIST(a, i));
+        size_t most, active = tn_memory_stats().active;
+        tn_memory_reset_peak();
+        tn_array *y = NULL;
+        TN_SCOPE {
+            tn_array *twice = tn_mul(a, tn_f32(2)), *one = tn_ones(TN_SHAPE(8, 1), TN_F32);
+            y = tn_keep(tn_scatter_add(twice, TN_LIST(i), one, TN_AXES(0)));
+        }
+        if (!status) status = tn_eval(TN_LIST(y));
+        most = tn_memory_stats().peak - active;
+        ok(!status && most < 2 * tn_nbytes(a), "a scatter over what dies there: %zu bytes", most);
+        ok(!status && tn_data_f32(y)[7] == 15 && tn_data_f32(y)[8] == 16, "values");
+        tn_drop(y);
+        tn_array *far = tn_mul(tn_add(a, tn_f32(1)), tn_f32(3));
+        tn_array *bad = tn_scatter_add(far, TN_LIST(tn_mul(i, tn_i32(1000))),
+                                       tn_ones(TN_SHAPE(8, 1), TN_F32), TN_AXES(0));
+        is_i64(tn_eval(TN_LIST(bad)), TN_EINDEX, "an index beyond");
+        is_i64(tn_eval(TN_LIST(bad)), TN_EINDEX, "again");
+        ok(!tn_eval(TN_LIST(far)) && tn_data_f32(far)[0] == 3,
+           "what it was to change is unchanged");
+    }
+}
+
 static void test_memory(void) {
     if (tn_set_threads(1)) return;
     int n = 1, status = use_all(), odd = 0;
@@ -399,6 +427,7 @@ int main(void) {
     test_threads(1, 5, 9);
     test_empty();
     test_misuse();
+    test_onto();
     test_memory();
     tni_pool_shutdown();
     return tap_done();

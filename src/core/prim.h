@@ -16,7 +16,9 @@ typedef enum tni_kind {
 
 enum {
     TNI_F_DENSE = 1, /* the kernel wants its inputs row-contiguous */
-    TNI_F_ROWS = 2   /* it wants the last axis of each to have stride 1 */
+    TNI_F_ROWS = 2,  /* it wants the last axis of each to have stride 1 */
+    TNI_F_ONTO = 4 /* output 0 may lie where input 0, which it is shaped as, did: the kernel writes
+                      nothing before all that can fail, and then changes parts of it */
 };
 
 typedef tn_spec tni_spec; /* rules fill in or check those of the outputs */

@@ -81,6 +81,7 @@ static void gather_copy_range(void *ctx, int64_t begin, int64_t end, int worker)
 
 void tni_cpu_copy_view(const tni_view *a, const tni_view *out) {
     gather_copy_job j = {.src = a->data, .dst = out->data};
+    if (a->data == out->data) return; /* TNI_F_ONTO */
     j.item = (int64_t)tn_dtype_size(a->dtype);
     j.set = tni_cpu_fold(TNI_SCATTER_SET, a->dtype);
     gather_collapse(&j.s, a->ndim, a->shape, out->strides, a->strides);

@@ -130,6 +130,7 @@ typedef struct run_args {
     tni_view *in, *out;
     tni_buffer **temp, **buf; /* dense copies of inputs; outputs */
     int64_t *strides;         /* row-major strides of the copies */
+    int64_t offset;           /* of output 0 in its buffer */
     tni_view small_view[12];
     tni_buffer *small_buf[12];
 } run_args;
@@ -137,6 +138,7 @@ typedef struct run_args {
 static int run_args_init(run_args *r, int n_in, int n_out) {
     size_t n = (size_t)(n_in + n_out);
     bool small = n <= 12;
+    r->offset = 0;
     r->in = small ? r->small_view : tni_alloc_array(n, sizeof *r->in);
     r->temp = small ? r->small_buf : tni_alloc_array(n, sizeof *r->temp);
     r->strides = tni_alloc_array((size_t)n_in, sizeof(int64_t) * TN_MAX_NDIM);
@@ -177,10 +179,19 @@ static int run_kernel_inputs(run_args *r, tni_node *n) {
     return 0;
 }
 
+static int run_kernel_place(run_args *r, tni_node *n, int i, void **data) {
+    tn_array *x = n->n_in ? n->in[0] : NULL;
+    if (i || !(n->prim->flags & TNI_F_ONTO) || !tni_can_donate(x, 1))
+        return tni_output_alloc(n->out[i], &r->buf[i], data);
+    tni_buffer_retain(r->buf[0] = x->buf);
+    r->offset = x->offset, *data = tni_array_data(x);
+    return 0;
+}
+
 static int run_kernel_outputs(run_args *r, tni_node *n, bool *empty) {
     for (int i = 0; i < n->n_out; i++) {
         void *data;
-        int status = tni_output_alloc(n->out[i], &r->buf[i], &data);
+        int status = run_kernel_place(r, n, i, &data);
         if (status) return status;
         r->out[i] = tni_view_of(n->out[i]);
         r->out[i].data = data;
@@ -189,16 +200,16 @@ static int run_kernel_outputs(run_args *r, tni_node *n, bool *empty) {
     return 0;
 }
 
-/* Gives the outputs their values; those that nobody holds any more first, since the node
- * dies with its last live output. */
-static void run_finish(tni_node *n, tni_buffer **buf) {
+/* Gives the outputs their values (`offset`: of the first in its buffer); those that nobody holds
+ * any more first, since the node dies with its last live output. */
+static void run_finish(tni_node *n, tni_buffer **buf, int64_t offset) {
     tn_array *out[TNI_MAX_OUT];
     int n_out = n->n_out;
     for (int i = 0; i < n_out; i++) out[i] = n->out[i];
     for (int pass = 0; pass < 2; pass++)
         for (int i = 0; i < n_out; i++) {
             if (!out[i] || tni_array_orphaned(out[i]) != (pass == 0)) continue;
-            tni_array_finish(out[i], buf[i], 0);
+            tni_array_finish(out[i], buf[i], i ? 0 : offset);
             out[i] = NULL, buf[i] = NULL;
         }
 }
@@ -212,7 +223,7 @@ static int run_kernel(tni_node *n, tni_kernel kernel) {
     if (!status) status = run_kernel_outputs(&r, n, &empty);
     tni_call c = {n->prim->id, n->params, n->n_in, n->n_out, r.in, r.out};
     if (!status && !empty) status = tni_launch_kernel(kernel, &c, n->prim);
-    if (!status) run_finish(n, r.buf);
+    if (!status) run_finish(n, r.buf, r.offset);
     run_args_free(&r, total);
     return status;
 }
@@ -235,7 +246,7 @@ static int run_lowered(tni_node *n) {
             n->out[i]->inl[0] = 0, memcpy(n->out[i]->inl, src.data, tn_nbytes(low[i]));
     }
     if (!status)
-        run_finish(n, buf);
+        run_finish(n, buf, 0);
     else
         run_drop(buf, n->n_out);
     tn_scope_end(s);

@@ -295,3 +295,32 @@ TNI_RULE_VJP(scan) {
     }
     return 0;
 }
+
+/* ---- sums of gradients ---- */
+
+/* An unevaluated sum scattered over zeros: what reading some places of an array leaves. */
+static bool grad_is_scattered(const tn_array *a) {
+    const tni_node *n = tni_state_of(a) == TNI_LAZY ? a->node : NULL;
+    if (!n || (n->prim->id != TNI_OP_scatter && n->prim->id != TNI_OP_scatter_axis)) return false;
+    int32_t mode = n->prim->id == TNI_OP_scatter ? ((const tni_p_gather *)n->params)->mode
+                                                 : ((const tni_p_gather_axis *)n->params)->mode;
+    const tn_array *onto = n->in[0], *zero = onto;
+    if (tni_state_of(onto) == TNI_LAZY && onto->node->prim->id == TNI_OP_broadcast_to)
+        zero = onto->node->in[0];
+    return mode == TNI_SCATTER_SUM && tni_state_of(zero) == TNI_READY && !zero->buf &&
+           !memcmp(zero->inl, &(uint64_t){0}, tn_dtype_size((tn_dtype)zero->dtype));
+}
+
+tn_array *tni_grad_sum(tn_array *a, tn_array *b) {
+    if (!grad_is_scattered(b)) {
+        tn_array *t = a;
+        a = b, b = t;
+    }
+    if (!grad_is_scattered(b) || a->dtype != b->dtype ||
+        !tni_same_shape(a->ndim, a->shape, b->ndim, b->shape))
+        return tn_add(a, b);
+    const tni_node *n = b->node;
+    tn_array *in[TN_MAX_NDIM + 2] = {a};
+    for (int i = 1; i < n->n_in; i++) in[i] = n->in[i];
+    return tni_op1(n->prim, n->n_in, in, n->params, (tn_dtype)b->dtype, b->ndim, b->shape);
+}

@@ -20,6 +20,10 @@ TNI_RULE_INFER(red);
 /* g summed over the axes that broadcasting `like` had repeated, in like's shape and dtype. */
 tn_array *tni_sum_like(tn_array *g, const tn_array *like);
 
+/* a + b of one shape and dtype. What one of them scatters over zeros is scattered over the other,
+ * so that the gradient of a cross-entropy has one array of the scores' size, not two. */
+tn_array *tni_grad_sum(tn_array *a, tn_array *b);
+
 int tni_vjp_ew(const tni_node *n, tn_array *const *cot, const bool *want, tn_array **grad);
 int tni_jvp_ew(const tni_node *n, tn_array *const *tan, tn_array **out);
 int tni_vjp_red(const tni_node *n, tn_array *const *cot, const bool *want, tn_array **grad);

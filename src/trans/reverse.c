@@ -113,7 +113,7 @@ static void walk_end(walk *w) {
 
 static int walk_add(walk *w, int32_t slot, tn_array *g) {
     tn_array **s = &w->slot[slot];
-    *s = *s ? tn_add(*s, g) : g;
+    *s = *s ? tni_grad_sum(*s, g) : g;
     return tn_array_status(*s);
 }
 
