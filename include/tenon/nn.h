@@ -46,7 +46,7 @@ TN_API int tn_params_find(const tn_params *p, const char *name); /* its number; 
 TN_API tn_slots tn_params_slots(const tn_params *p); /* all, in order; until the tree changes */
 
 /* Frozen parameters get no gradient. Every name that `pattern` fits, where '*' stands for any
- * text; how many it fitted. Layers freeze their statistics themselves. */
+ * text; how many it fitted. Statistics of layers are frozen for good. */
 TN_API int tn_params_freeze(tn_params *p, const char *pattern, bool frozen);
 TN_API bool tn_params_frozen(const tn_params *p, int i);
 TN_API int tn_params_trainable(const tn_params *p); /* how many are not frozen */

@@ -9,9 +9,8 @@
 extern "C" {
 #endif
 
-/* ---- Losses
- * -------------------------------------------------------------------------------------- One number
- * an example, or their mean or sum (an f32 scalar for f32). Floats; shapes that must be the same
+/* ---- Losses --------------------------------------------------------------------------------
+ * One number an example, or their mean or sum, without axes. Floats; shapes that must be the same
  * and are not are TN_ESHAPE. f16 and bf16 are reduced in f32. */
 
 typedef enum tn_nn_reduction { TN_NN_NONE, TN_NN_MEAN, TN_NN_SUM } tn_nn_reduction;
@@ -72,9 +71,9 @@ typedef struct tn_nn_triplet_opt {
 TN_API tn_array *tn_nn_triplet_loss(tn_array *anchors, tn_array *positives, tn_array *negatives,
                                     tn_nn_reduction reduction, const tn_nn_triplet_opt *opt);
 
-/* ---- Activations
- * --------------------------------------------------------------------------------- Of every number
- * by itself, unless an axis is named; floats. tn_sigmoid, tn_tanh and tn_softmax are in tenon.h. */
+/* ---- Activations ---------------------------------------------------------------------------
+ * Of every number by itself, unless an axis is named; floats. tn_sigmoid, tn_tanh and tn_softmax
+ * are in tenon.h. */
 
 typedef tn_array *(*tn_nn_activation)(tn_array *x); /* those without further settings */
 
@@ -112,11 +111,11 @@ TN_API tn_array *tn_nn_softmin(tn_array *x, int axis);
 TN_API tn_array *tn_nn_log_softmax(tn_array *x, int axis);
 TN_API tn_array *tn_nn_glu(tn_array *x, int axis);
 
-/* ---- First values
- * -------------------------------------------------------------------------------- For weights
- * [out, taps..., in]. Random ones take numbers of this thread's sequence; f16, bf16 or f32. fan_in
- * is in times the taps, fan_out is out times the taps; `gain` multiplies. */
+/* ---- First values --------------------------------------------------------------------------
+ * For weights [out, taps..., in]. Random ones take numbers of this thread's sequence; f16, bf16 or
+ * f32. fan_in is in times the taps, fan_out is out times the taps; `gain` multiplies. */
 
+/* All alike; of a mean and a deviation; evenly spread between two numbers. */
 TN_API tn_array *tn_nn_init_constant(tn_ints shape, double value, tn_dtype dtype);
 TN_API tn_array *tn_nn_init_normal(tn_ints shape, double mean, double std, tn_dtype dtype);
 TN_API tn_array *tn_nn_init_uniform(tn_ints shape, double low, double high, tn_dtype dtype);

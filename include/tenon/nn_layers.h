@@ -22,8 +22,7 @@
 extern "C" {
 #endif
 
-/* ---- Linear maps and tables -------------------------------------------------------------------
- */
+/* ---- Linear maps and tables ----------------------------------------------------------------- */
 
 typedef struct tn_nn_linear {
     tn_array *weight, *bias; /* [out, in]; [out] or NULL */
@@ -44,8 +43,7 @@ TN_API tn_array *tn_nn_embedding_call(const tn_nn_embedding *l, tn_array *ids);
 /* x [..., dims] weight^T: an output layer that shares the table. */
 TN_API tn_array *tn_nn_embedding_as_linear(const tn_nn_embedding *l, tn_array *x);
 
-/* ---- Convolution: channels last, as tn_conv2d has it
- * --------------------------------------------- */
+/* ---- Convolution: channels last, as tn_conv2d has it ---------------------------------------- */
 
 typedef struct tn_nn_conv {
     tn_array *weight, *bias; /* [out, taps..., in / groups]; [out] or NULL */
@@ -73,8 +71,7 @@ TN_API int tn_nn_conv_transpose3d_init(tn_nn_conv *l, tn_params *p, const char *
 /* x [N, places..., in] to [N, places..., out]. */
 TN_API tn_array *tn_nn_conv_call(const tn_nn_conv *l, tn_array *x);
 
-/* ---- Normalisation
- * ------------------------------------------------------------------------------- */
+/* ---- Normalisation -------------------------------------------------------------------------- */
 
 /* Settings of the layers below; each says which it looks at. */
 typedef struct tn_nn_norm_opt {
@@ -107,17 +104,51 @@ TN_API int tn_nn_rms_norm_init(tn_nn_rms_norm *l, tn_params *p, const char *name
                                const tn_nn_norm_opt *opt) TN_MUST_CHECK;
 TN_API tn_array *tn_nn_rms_norm_call(const tn_nn_rms_norm *l, tn_array *x);
 
-/* ---- Dropout
- * ------------------------------------------------------------------------------------- Zeros with
- * probability p, 0 <= p < 1, the rest times 1 / (1 - p); x itself outside training. */
+typedef struct tn_nn_batch_norm {
+    tn_array *weight, *bias;              /* [dims]: ones, zeros; or NULL */
+    tn_array *running_mean, *running_var; /* [dims]: zeros, ones, frozen; or NULL */
+    double eps, momentum;
+} tn_nn_batch_norm;
+/* x [N, ..., dims], every channel by the mean and variance of all its numbers in the batch, which
+ * also move the running ones in their slots; outside training by the running ones. Looks at eps,
+ * momentum, no_affine, no_bias, no_running. In training a channel must have two numbers. */
+TN_API int tn_nn_batch_norm_init(tn_nn_batch_norm *l, tn_params *p, const char *name, int64_t dims,
+                                 const tn_nn_norm_opt *opt) TN_MUST_CHECK;
+TN_API tn_array *tn_nn_batch_norm_call(tn_nn_batch_norm *l, tn_array *x, bool training);
+
+typedef struct tn_nn_group_norm {
+    tn_array *weight, *bias; /* [dims]: ones, zeros; or NULL */
+    double eps;
+    int64_t groups, dims;
+    bool neighbours;
+} tn_nn_group_norm;
+/* x [N, ..., dims], by the mean and variance of one example's numbers in each of `groups` groups of
+ * channels: i, i + groups, i + 2 groups, ..., or, pytorch_compatible, dims / groups neighbours.
+ * Looks at eps, no_affine, no_bias, pytorch_compatible. */
+TN_API int tn_nn_group_norm_init(tn_nn_group_norm *l, tn_params *p, const char *name,
+                                 int64_t groups, int64_t dims,
+                                 const tn_nn_norm_opt *opt) TN_MUST_CHECK;
+TN_API tn_array *tn_nn_group_norm_call(const tn_nn_group_norm *l, tn_array *x);
+
+typedef struct tn_nn_instance_norm {
+    tn_array *weight, *bias; /* [dims]: ones, zeros; or NULL */
+    double eps;
+} tn_nn_instance_norm;
+/* x [N, places..., dims], every channel of every example by its own mean and variance. Looks at
+ * eps, affine. */
+TN_API int tn_nn_instance_norm_init(tn_nn_instance_norm *l, tn_params *p, const char *name,
+                                    int64_t dims, const tn_nn_norm_opt *opt) TN_MUST_CHECK;
+TN_API tn_array *tn_nn_instance_norm_call(const tn_nn_instance_norm *l, tn_array *x);
+
+/* ---- Dropout -------------------------------------------------------------------------------
+ * Zeros with probability p, 0 <= p < 1, the rest times 1 / (1 - p); x itself outside training. */
 
 TN_API tn_array *tn_nn_dropout(tn_array *x, double p, bool training); /* every number by itself */
 /* Whole channels, the last axis: x [..., H, W, C] of 3 or 4 axes, [..., D, H, W, C] of 4 or 5. */
 TN_API tn_array *tn_nn_dropout2d(tn_array *x, double p, bool training);
 TN_API tn_array *tn_nn_dropout3d(tn_array *x, double p, bool training);
 
-/* ---- Attention and positions
- * --------------------------------------------------------------------- */
+/* ---- Attention and positions ---------------------------------------------------------------- */
 
 typedef struct tn_nn_attention_opt {
     size_t size;

@@ -1,4 +1,4 @@
-/* Layers that are one product, one lookup, one normalisation or one mask. */
+/* Layers that are one product, one lookup or one mask. */
 #include "base/err.h"
 #include "nn/layer.h"
 #include <math.h>
@@ -44,50 +44,6 @@ tn_array *tn_nn_embedding_call(const tn_nn_embedding *l, tn_array *ids) {
 
 tn_array *tn_nn_embedding_as_linear(const tn_nn_embedding *l, tn_array *x) {
     return tn_matmul(x, tn_transpose(l->weight, TN_ALL));
-}
-
-/* ---- layer norm, RMS norm ---- */
-
-static int layers_eps(const char *layer, const tn_nn_norm_opt *o, double *eps) {
-    *eps = o->eps == 0 ? 1e-5 : o->eps;
-    return *eps > 0 ? 0 : tni_fail(TN_EVALUE, "%s: eps of %g; it must be above 0", layer, *eps);
-}
-
-int tn_nn_layer_norm_init(tn_nn_layer_norm *l, tn_params *p, const char *name, int64_t dims,
-                          const tn_nn_norm_opt *opt) {
-    *l = (tn_nn_layer_norm){0};
-    tn_nn_norm_opt o;
-    TNI_OPTIONS(o, opt);
-    int status = layers_eps("layer_norm", &o, &l->eps);
-    if (!status) status = tni_layer_size("layer_norm", "dimensions", dims);
-    if (status) return status;
-    tni_layer b = tni_layer_begin(p, name, status);
-    if (!o.no_affine) {
-        tni_layer_add(&b, "weight", &l->weight, tn_ones(TN_SHAPE(dims), TN_F32));
-        if (!o.no_bias) tni_layer_add(&b, "bias", &l->bias, tn_zeros(TN_SHAPE(dims), TN_F32));
-    }
-    return tni_layer_end(&b);
-}
-
-tn_array *tn_nn_layer_norm_call(const tn_nn_layer_norm *l, tn_array *x) {
-    return tn_fast_layer_norm(x, l->weight, l->bias, l->eps);
-}
-
-int tn_nn_rms_norm_init(tn_nn_rms_norm *l, tn_params *p, const char *name, int64_t dims,
-                        const tn_nn_norm_opt *opt) {
-    *l = (tn_nn_rms_norm){0};
-    tn_nn_norm_opt o;
-    TNI_OPTIONS(o, opt);
-    int status = layers_eps("rms_norm", &o, &l->eps);
-    if (!status) status = tni_layer_size("rms_norm", "dimensions", dims);
-    if (status) return status;
-    tni_layer b = tni_layer_begin(p, name, status);
-    tni_layer_add(&b, "weight", &l->weight, tn_ones(TN_SHAPE(dims), TN_F32));
-    return tni_layer_end(&b);
-}
-
-tn_array *tn_nn_rms_norm_call(const tn_nn_rms_norm *l, tn_array *x) {
-    return tn_fast_rms_norm(x, l->weight, l->eps);
 }
 
 /* ---- dropout ---- */

@@ -22,6 +22,8 @@ void tn_params_free(tn_params *p) {
     tni_vec_free(&p->v);
     tni_vec_free(&p->slot);
     tni_vec_free(&p->mark);
+    for (size_t i = 0; i < p->block.n; i++) tni_free(p->block.v[i]);
+    tni_vec_free(&p->block);
     tni_str_free(&p->prefix);
     tni_free(p);
 }
@@ -82,6 +84,19 @@ int tn_params_add(tn_params *p, const char *name, tn_array **slot, tn_array *ini
     return 0;
 }
 
+void tni_params_fix(tn_params *p) {
+    tni_param *last = &p->v.v[p->v.n - 1];
+    last->frozen = last->fixed = true;
+}
+
+void *tni_params_block(tn_params *p, size_t count, size_t size) {
+    void *block = tni_calloc(count, size);
+    if (block && !tni_vec_push(&p->block, block)) return block;
+    tni_free(block);
+    tni_fail_memory(count * size, "layers");
+    return NULL;
+}
+
 /* ---- asking ---- */
 
 static bool params_in(const tn_params *p, int i) { return i >= 0 && (size_t)i < p->v.n; }
@@ -131,7 +146,8 @@ bool tni_params_fits(const char *pattern, const char *s) {
 int tn_params_freeze(tn_params *p, const char *pattern, bool frozen) {
     int n = 0;
     for (size_t i = 0; i < p->v.n; i++)
-        if (tni_params_fits(pattern, p->v.v[i].name)) p->v.v[i].frozen = frozen, n++;
+        if (tni_params_fits(pattern, p->v.v[i].name))
+            p->v.v[i].frozen = frozen || p->v.v[i].fixed, n++;
     return n;
 }
 

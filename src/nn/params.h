@@ -10,16 +10,23 @@
 typedef struct tni_param {
     char *name;
     bool frozen;
+    bool fixed; /* frozen for good: a statistic */
 } tni_param;
 
 struct tn_params {
     TNI_VEC(tni_param) v;
     TNI_VEC(tn_array **) slot; /* of the same number; by itself, since it is handed out */
     tni_str prefix;
-    TNI_VEC(size_t) mark; /* lengths of the prefix at the pushes */
+    TNI_VEC(size_t) mark;  /* lengths of the prefix at the pushes */
+    TNI_VEC(void *) block; /* memory of layers that hold slots: freed with the tree */
 };
 
 bool tni_params_fits(const char *pattern, const char *name); /* as tn_params_freeze */
+
+/* The parameter added last is none that is trained, whatever tn_params_freeze is told. */
+void tni_params_fix(tn_params *p);
+/* Zeroed memory that lives as long as the tree; NULL with tn_error() set. */
+void *tni_params_block(tn_params *p, size_t count, size_t size);
 
 /* ---- safetensors (params_file.c) ---- */
 

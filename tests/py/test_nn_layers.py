@@ -183,3 +183,77 @@ def test_rope():
         opt = tn.RopeOpt(tn.c.sizeof(tn.RopeOpt), traditional, 0.0, 0.0, None)
         with tn.scope():
             close(tn.numpy(tn.nn_rope(x, 6, 3, tn.c.addressof(opt))), np.array(want), 2e-6)
+
+
+# ---- normalisation over other axes, statistics ------------------------------------------------------------
+
+SHAPED = [(4, 6), (3, 5, 6), (2, 3, 4, 6), (2, 3, 2, 2, 6)]
+
+
+@pytest.mark.parametrize("shape", SHAPED[:3], ids=str)
+@pytest.mark.parametrize("given", [{}, {"affine": False}, {"momentum": 0.7, "eps": 0.1},
+                                   {"track_running_stats": False}], ids=str)
+def test_batch_norm(shape, given):
+    mine = {{"affine": "no_affine", "track_running_stats": "no_running"}.get(k, k): v or True for k, v in given.items()}
+    module = nn.BatchNorm(6, **given)
+    with Model() as m:
+        l = m.layer("batch_norm", 6, options("nn_norm_opt", **mine))
+        if given.get("affine", True):
+            module.update({"weight": mx.array(data(6)), "bias": mx.array(data(6))})
+        m.load(module.parameters())
+        for step in range(3):  # the statistics run on, in both
+            x = data(*shape) * (step + 1) + step
+            same(m, lambda a: l(a, True), module, x, load=False, rtol=2e-5)
+            stop = {k: v for k, v in m.values().items() if "running" in k}
+            assert set(stop) == (set() if "track_running_stats" in given else {"running_mean", "running_var"})
+            for n, v in stop.items():
+                assert v.any()
+                close(v, np.array(module[n]), 1e-5, n)
+        module.eval()
+        same(m, lambda a: l(a, False), module, data(*shape), load=False, rtol=2e-5)
+
+
+def test_batch_norm_statistics_are_not_trained():
+    with Model() as m:
+        m.layer("batch_norm", 6, None, name="norm")
+        assert tn.lib.tn_params_trainable(m.p) == 2
+        tn.lib.tn_params_freeze(m.p, b"*", False)
+        assert tn.lib.tn_params_trainable(m.p) == 2
+        tn.lib.tn_params_freeze(m.p, b"*", True)
+        assert tn.lib.tn_params_trainable(m.p) == 0
+
+
+@pytest.mark.parametrize("shape", SHAPED, ids=str)
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("given", [{}, {"affine": False}, {"pytorch_compatible": True, "eps": 0.1}], ids=str)
+def test_group_norm(shape, groups, given):
+    if groups == 6 and len(shape) == 2:
+        pytest.skip("one number a group: 0 and its gradient of rounding errors")
+    mine = {"no_affine" if k == "affine" else k: v or True for k, v in given.items()}
+    with Model() as m:
+        l, module = m.layer("group_norm", groups, 6, options("nn_norm_opt", **mine)), nn.GroupNorm(groups, 6, **given)
+        if given.get("affine", True):
+            module.update({"weight": mx.array(data(6)), "bias": mx.array(data(6))})
+        same(m, l, module, data(*shape), rtol=2e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPED[1:], ids=str)
+@pytest.mark.parametrize("given", [{}, {"affine": True}, {"eps": 0.1}], ids=str)
+def test_instance_norm(shape, given):
+    with Model() as m:
+        l, module = m.layer("instance_norm", 6, options("nn_norm_opt", **given)), nn.InstanceNorm(6, **given)
+        if "affine" in given:
+            module.update({"weight": mx.array(data(6)), "bias": mx.array(data(6))})
+        same(m, l, module, data(*shape), rtol=2e-5)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("kernel,stride,padding", [(2, None, 0), (3, 2, 1), (2, 1, 0)])
+@pytest.mark.parametrize("kind", ["Max", "Avg"])
+def test_pooling(kind, axes, kernel, stride, padding):
+    """Pooling layers are functions."""
+    module = getattr(nn, f"{kind}Pool{axes}d")(kernel, stride, padding)
+    fn = tn.max_pool if kind == "Max" else tn.avg_pool
+    with Model() as m:
+        same(m, lambda x: fn(x, [kernel], [stride] if stride else None, [padding]), module,
+             data(2, *[7, 6, 5][:axes], 3), fn=module, load=False, rtol=5e-6)

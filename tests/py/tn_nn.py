@@ -80,7 +80,7 @@ class Model:
     """A parameter tree and layers in it."""
 
     def __enter__(self):
-        self.p, self.layers = tn.lib.tn_params_new(), []
+        self.p, self.layers, self.calls, self.inputs = tn.lib.tn_params_new(), [], 0, []
         return self
 
     def __exit__(self, *_):
@@ -94,9 +94,11 @@ class Model:
         return Layer(kind, struct)
 
     def names(self):
-        return [tn.lib.tn_params_name(self.p, i).decode() for i in range(tn.lib.tn_params_count(self.p))]
+        all_ = [tn.lib.tn_params_name(self.p, i).decode() for i in range(tn.lib.tn_params_count(self.p))]
+        return [n for n in all_ if not n.startswith("grad.")]
 
     def slot(self, i):
+        """Layers come before inputs of gradients."""
         return c.cast(tn.lib.tn_params_slot(self.p, i), c.POINTER(c.c_void_p))
 
     def values(self):
@@ -121,16 +123,14 @@ class Model:
         slots = (c.c_void_p * (len(floats) + 1))()
         with tn.scope():
             for k, i in enumerate(floats):   # inputs become parameters of their own for the call
-                tn.check(tn.lib.tn_params_add(self.p, f"in.{i}".encode(),
+                tn.check(tn.lib.tn_params_add(self.p, f"grad.{self.calls}.{i}".encode(),
                                               c.addressof(slots) + 8 * k, tn.operand(inputs[i])))
-            self.extra = slots
+            self.inputs.append(slots)
             ints = {i: tn.array(x) for i, x in enumerate(inputs) if i not in floats}
-            result = []
 
             def run(_in, out, _n, _ud):
                 args = [ints.get(i) or tn.Array(slots[floats.index(i)]) for i in range(len(inputs))]
                 y = fn(*args)
-                result.append((y.shape, y.dtype))
                 out[0] = loss(y).p
                 out[1] = y.p
                 return 0
@@ -144,6 +144,8 @@ class Model:
             tn.check(tn.lib.tn_nn_value_and_grad(
                 self.p, c.cast(callback, c.c_void_p), None, tn.make_list([]), 2, c.addressof(out),
                 c.addressof(grads)))
+            tn.lib.tn_params_freeze(self.p, b"grad.*", True)
+            self.calls += 1
             got = {k: tn.numpy(tn.Array(g)) for k, g in zip(names + [f"in.{i}" for i in floats], grads)}
             return tn.numpy(tn.Array(out[1])), got
 
