@@ -9,38 +9,32 @@ enum { POINTS = 256, HIDDEN = 32, STEPS = 300 };
 typedef struct mlp {
     tn_params *p;
     tn_optim *o;
-    tn_array *w1, *b1, *w2, *b2;
+    tn_nn_linear in, out;
 } mlp;
-
-static int init(mlp *m) {
-    tn_array *key = tn_random_key(3), *zeros = tn_zeros(TN_SHAPE(HIDDEN), TN_F32);
-    m->p = tn_params_new();
-    int failed =
-        tn_params_add(m->p, "w1", &m->w1, tn_random_normal(TN_SHAPE(2, HIDDEN), TN_F32, key)) ||
-        tn_params_add(m->p, "b1", &m->b1, zeros) ||
-        tn_params_add(m->p, "w2", &m->w2,
-                      tn_mul(tn_random_normal(TN_SHAPE(HIDDEN, 1), TN_F32, key), tn_f32(0.2))) ||
-        tn_params_add(m->p, "b2", &m->b2, tn_zeros(TN_SHAPE(1), TN_F32));
-    if (failed) return failed;
-    m->o = tn_optim_adam(m->p, TN_OPT(tn_adam_opt, .learning_rate = 0.02, .bias_correction = true));
-    return !m->o;
-}
 
 static int loss(tn_list in, tn_array **out, int n_out, void *ud) {
     const mlp *m = ud;
     (void)n_out;
-    tn_array *h = tn_tanh(tn_addmm(m->b1, in.v[0], m->w1, 1, 1));
-    tn_array *s = tn_addmm(m->b2, h, m->w2, 1, 1); /* log odds of being inside */
-    tn_array *gap = tn_sub(tn_logaddexp(s, tn_f32(0)), tn_mul(s, in.v[1]));
-    out[0] = tn_mean(gap, TN_ALL, false);
+    tn_array *h = tn_tanh(tn_nn_linear_call(&m->in, in.v[0]));
+    tn_array *logits = tn_nn_linear_call(&m->out, h); /* of being inside */
+    out[0] = tn_nn_binary_cross_entropy(logits, in.v[1], NULL, true, TN_NN_MEAN);
     return 0;
 }
 
 static int step(tn_list in, tn_array **out, int n_out, void *ud) {
-    mlp *m = ud;
+    const mlp *m = ud;
     tn_array *grads[4];
-    int failed = tn_nn_value_and_grad(m->p, loss, m, in, n_out, out, grads);
+    int failed = tn_nn_value_and_grad(m->p, loss, ud, in, n_out, out, grads);
     return failed ? failed : tn_optim_update(m->o, grads);
+}
+
+static int init(mlp *m) {
+    m->p = tn_params_new();
+    if (!m->p || tn_nn_linear_init(&m->in, m->p, "in", 2, HIDDEN, true) ||
+        tn_nn_linear_init(&m->out, m->p, "out", HIDDEN, 1, true))
+        return 1;
+    m->o = tn_optim_adam(m->p, TN_OPT(tn_adam_opt, .learning_rate = 0.02, .bias_correction = true));
+    return !m->o;
 }
 
 static int train(mlp *m) {
