@@ -3,7 +3,7 @@
 #ifndef TENON_NN_FUNCTIONS_H
 #define TENON_NN_FUNCTIONS_H
 
-#include "tenon/nn.h"
+#include "tenon/tenon.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -190,6 +190,60 @@ TN_API tn_array *tn_nn_sinusoidal(tn_array *positions, int64_t dims,
  * offset + i and key j, times a slope of the head's. */
 TN_API tn_array *tn_nn_alibi(int64_t q, int64_t k, int heads, int64_t offset, tn_dtype dtype);
 
+/* ---- Recurrence -----------------------------------------------------------------------------
+ * x [..., steps, in] to [..., steps, hidden]: all states, one after the other; states before the
+ * first (NULL: 0) are [..., hidden]. */
+
+typedef struct tn_nn_rnn {
+    tn_array *Wxh, *Whh, *bias; /* [hidden, in], [hidden, hidden]; [hidden] or NULL */
+    tn_nn_activation nonlinearity;
+} tn_nn_rnn;
+/* h = nonlinearity(Wxh x + Whh h + bias); NULL: tn_tanh. */
+TN_API int tn_nn_rnn_init(tn_nn_rnn *l, tn_params *p, const char *name, int64_t in, int64_t hidden,
+                          bool bias, tn_nn_activation nonlinearity) TN_MUST_CHECK;
+TN_API tn_array *tn_nn_rnn_call(const tn_nn_rnn *l, tn_array *x, tn_array *hidden);
+
+typedef struct tn_nn_gru {
+    tn_array *Wx, *Wh, *b,
+        *bhn; /* [3 hidden, in], [3 hidden, hidden]; [3 hidden], [hidden] or NULL */
+} tn_nn_gru;
+/* Parts r, z, n of the rows: h = (1 - z) n + z h with r, z = sigmoid(Wx x + Wh h + b) and
+ * n = tanh(Wx x + b + r (Wh h + bhn)). */
+TN_API int tn_nn_gru_init(tn_nn_gru *l, tn_params *p, const char *name, int64_t in, int64_t hidden,
+                          bool bias) TN_MUST_CHECK;
+TN_API tn_array *tn_nn_gru_call(const tn_nn_gru *l, tn_array *x, tn_array *hidden);
+
+typedef struct tn_nn_lstm {
+    tn_array *Wx, *Wh, *bias; /* [4 hidden, in], [4 hidden, hidden]; [4 hidden] or NULL */
+} tn_nn_lstm;
+/* Parts i, f, g, o of the rows: c = sigmoid(f) c + sigmoid(i) tanh(g), h = sigmoid(o) tanh(c).
+ * out: all h, and all c. */
+TN_API int tn_nn_lstm_init(tn_nn_lstm *l, tn_params *p, const char *name, int64_t in,
+                           int64_t hidden, bool bias) TN_MUST_CHECK;
+TN_API void tn_nn_lstm_call(const tn_nn_lstm *l, tn_array *x, tn_array *hidden, tn_array *cell,
+                            tn_array *out[2]);
+
+/* ---- Two inputs, other sizes ---------------------------------------------------------------- */
+
+typedef struct tn_nn_bilinear {
+    tn_array *weight, *bias; /* [out, in2, in1]; [out] or NULL */
+} tn_nn_bilinear;
+/* x1 [..., in1], x2 [..., in2] to [..., out]: x2 weight[i] x1 + bias[i]. */
+TN_API int tn_nn_bilinear_init(tn_nn_bilinear *l, tn_params *p, const char *name, int64_t in1,
+                               int64_t in2, int64_t out, bool bias) TN_MUST_CHECK;
+TN_API tn_array *tn_nn_bilinear_call(const tn_nn_bilinear *l, tn_array *x1, tn_array *x2);
+
+typedef enum tn_nn_upsample_mode { TN_NN_NEAREST, TN_NN_LINEAR, TN_NN_CUBIC } tn_nn_upsample_mode;
+typedef struct tn_nn_upsample_opt {
+    size_t size;
+    tn_nn_upsample_mode mode;
+    double scale[3];    /* one for each axis of places, in place of the one for all */
+    bool align_corners; /* linear, cubic: the outermost places stay where they are */
+    bool antialias;     /* linear, cubic, not align_corners: smaller by means, not by samples */
+} tn_nn_upsample_opt;
+/* x [N, places..., C], 1 to 3 axes of places, each scaled to floor(scale size); x's dtype. */
+TN_API tn_array *tn_nn_upsample(tn_array *x, double scale, const tn_nn_upsample_opt *opt);
+
 #ifdef __cplusplus
 }
 #endif

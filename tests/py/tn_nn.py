@@ -20,7 +20,7 @@ import tn
 
 KINDS = {"size_t": c.c_size_t, "double": c.c_double, "bool": c.c_bool, "int": c.c_int,
          "int64_t": c.c_int64, "tn_ints": tn.Ints, "tn_spatial": tn.Spatial,
-         "tn_conv_opt": tn.ConvOpt}
+         "tn_conv_opt": tn.ConvOpt, "tn_nn_upsample_mode": c.c_int}
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
 
@@ -35,7 +35,8 @@ def _structs():
                 for n in names.split(","):
                     n = n.strip()
                     kept = c.c_void_p if n.startswith("*") or kind not in found else found[kind]
-                    fields.append((n.lstrip("*"), kept))
+                    many = re.match(r"(\w+)\[(\d+)\]", n)
+                    fields.append((many[1], kept * int(many[2])) if many else (n.lstrip("*"), kept))
             found[name] = type(name, (c.Structure,), {"_fields_": fields})
     return found
 
@@ -56,7 +57,9 @@ def options(name, **given):
         elif fields[k] is tn.Ints:
             v = tn.make_ints(v)
         elif fields[k] is c.c_void_p:
-            v = tn.operand(v)
+            v = v if isinstance(v, int) else tn.operand(v)
+        elif isinstance(v, (list, tuple)):
+            v = fields[k](*v)
         given[k] = v
         keep.append(v)
     opt = kind(size=c.sizeof(kind), **given)
