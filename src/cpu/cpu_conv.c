@@ -274,7 +274,7 @@ static void conv_depth_range(void *ctx, int64_t begin, int64_t end, int worker) 
     tni_scratch_give(work), tni_scratch_give(at), tni_scratch_give(x);
 }
 
-int tni_cpu_conv(const tni_call *c) {
+int tni_conv_plain(const tni_call *c) {
     const tni_view *x = &c->in[0], *w = &c->in[1];
     conv_job j = {.dtype = x->dtype, .kind = conv_kind(x->dtype), .w = w, .out = c->out->data};
     tni_conv_init(&j.v, c->params, x, w, c->out);

@@ -8,6 +8,9 @@
 int tni_cpu_conv(const tni_call *c);
 int tni_cpu_conv_weight(const tni_call *c);
 
+/* What tni_cpu_conv (cpu_conv_phase.c) makes of one: zeros in a spread input are multiplied. */
+int tni_conv_plain(const tni_call *c);
+
 /* ---- patches (cpu_conv_patch.c) ---- */
 
 /* One of three axes; those a convolution lacks have one place and one tap. xs: of the input, in
