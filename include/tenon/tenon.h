@@ -657,6 +657,12 @@ typedef struct tn_exporter tn_exporter;
 TN_API tn_exporter *tn_exporter_new(tn_fns fn, void *ud, int n_out);
 /* Traces fn for arguments like `in`; TN_EVALUE when it was before. A failure adds nothing. */
 TN_API int tn_exporter_add(tn_exporter *e, tn_list in) TN_MUST_CHECK;
+/* Traces fn for arguments like `in`, like `other`, and like them but for their sizes: those that
+ * differ between the two are free; where several differ in the same way they stay equal. fn is
+ * traced for more sizes, in the same steps beyond the larger of the two, with zeros for arguments.
+ * TN_EVALUE, saying what, when it does other things for other sizes, or makes numbers and shapes of
+ * them that are no products, linear functions or inverses of sizes. Choose no sizes of 1. */
+TN_API int tn_exporter_add_shapeless(tn_exporter *e, tn_list in, tn_list other) TN_MUST_CHECK;
 /* `text` (UTF-8, at most 16 MiB, may be NULL) is kept with it. */
 TN_API int tn_exporter_save(tn_exporter *e, const char *path, const char *text) TN_MUST_CHECK;
 TN_API void tn_exporter_free(tn_exporter *e);
@@ -673,8 +679,8 @@ TN_API void tn_imported_free(tn_imported *f);
 TN_API int tn_imported_results(const tn_imported *f);      /* how many results */
 TN_API int tn_imported_traces(const tn_imported *f);       /* how many signatures */
 TN_API const char *tn_imported_text(const tn_imported *f); /* "" when there is none */
-/* How many arguments a trace takes; the shape and dtype (may be NULL) of one. 0 axes and no change
- * when there is none such. */
+/* How many arguments a trace takes; the shape and dtype (may be NULL) of one: free sizes are
+ * negative, equal ones alike. 0 axes and no change when there is none such. */
 TN_API int tn_imported_arguments(const tn_imported *f, int trace);
 TN_API tn_ints tn_imported_argument(const tn_imported *f, int trace, int argument, tn_dtype *dtype);
 

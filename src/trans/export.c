@@ -4,13 +4,17 @@
  * those of the original. */
 #include "trans/export.h"
 #include "base/err.h"
+#include "ops/build.h"
 #include "ops/op.h"
 #include "ops/random.h"
 #include "trans/call.h"
 #include "trans/trace.h"
 #include <string.h>
 
-enum { EXPORT_DEPTH = 32 /* views of views of a constant that are kept as such */ };
+enum {
+    EXPORT_DEPTH = 32,    /* views of views of a constant that are kept as such */
+    EXPORT_NESTING = 1000 /* nodes above each other that depend on no argument, of open traces */
+};
 
 /* Arrays, by address {a, 0} or, of one element, by what they hold, to an operand. */
 typedef struct export_key {
@@ -40,6 +44,7 @@ typedef struct export_job {
     uint32_t *number; /* operand of each slot of the trace */
     export_map views; /* values that hang on constants alone */
     export_map uses;  /* how often the graph takes what is not yet evaluated of them */
+    bool open;        /* what the function makes may depend on sizes: nothing of it is evaluated */
 } export_job;
 
 static int export_no_memory(void) { return tni_fail_memory(sizeof(ex_node), "exporting"); }
@@ -194,17 +199,24 @@ static bool export_lazy_view(const tn_array *a) {
            a->node->prim->id != TNI_OP_custom && a->node->n_in == 1;
 }
 
-/* One more use, and of what it is a view of if it is the first. */
+/* One more use, and of what it is a view of, or in open traces made of, if it is the first. */
 static int export_count(export_job *j, const tn_array *a) {
+    TNI_VEC(const tn_array *) todo = {0};
     uint32_t n = 0;
-    int status = 0;
-    for (; tni_state_of(a) == TNI_LAZY && !n && !status; a = a->node->in[0]) {
-        if (export_get(&j->uses, export_address(a), &n))
+    int status = tni_vec_push(&todo, a) ? export_no_memory() : 0;
+    while (todo.n && !status) {
+        a = todo.v[--todo.n];
+        if (tni_state_of(a) != TNI_LAZY) continue;
+        if (export_get(&j->uses, export_address(a), &n)) {
             export_find(&j->uses, export_address(a))->operand++;
-        else
-            status = export_put(&j->uses, export_address(a), 1);
-        if (!export_lazy_view(a)) break;
+            continue;
+        }
+        status = export_put(&j->uses, export_address(a), 1);
+        if (!j->open && !export_lazy_view(a)) continue;
+        for (int i = 0; i < a->node->n_in && !status; i++)
+            if (tni_vec_push(&todo, a->node->in[i])) status = export_no_memory();
     }
+    tni_vec_free(&todo);
     return status;
 }
 
@@ -248,9 +260,37 @@ static int export_views(export_job *j, tn_array *a, uint32_t *operand) {
     return status;
 }
 
+/* In an open trace: what the function made, as nodes. */
+static int export_made(export_job *j, tn_array *a, int depth, uint32_t *operand) {
+    int status = 0;
+    if (tni_state_of(a) == TNI_LAZY && !export_inside(j, a)) status = tn_eval(TN_LIST(a));
+    if (status || tni_state_of(a) != TNI_LAZY)
+        return status ? status : export_constant(j, a, operand);
+    if (export_get(&j->views, export_address(a), operand)) return 0;
+    if (depth == EXPORT_NESTING)
+        return tni_fail(TN_EVALUE,
+                        "export: more than %d operations on top of each other without an "
+                        "argument",
+                        EXPORT_NESTING);
+    const tni_node *n = a->node;
+    uint32_t *v = tni_alloc_array((size_t)n->n_in + 1, sizeof *v);
+    if (!v) return export_no_memory();
+    for (int i = 0; i < n->n_in && !status; i++)
+        status = export_made(j, n->in[i], depth + 1, &v[i]);
+    size_t in = j->x->operands.n, out = j->x->values.n;
+    for (int i = 0; i < n->n_in && !status; i++) status = export_push(j, v[i]);
+    tni_free(v);
+    if (!status) status = export_node(j, n, in);
+    for (int k = 0; k < n->n_out && !status; k++)
+        status = export_put(&j->views, export_address(n->out[k]), (uint32_t)(out + (size_t)k));
+    *operand = (uint32_t)out + (uint32_t)a->out_index;
+    return status;
+}
+
 /* The operand of an array that depends on no argument. */
 static int export_outside(export_job *j, tn_array *a, uint32_t *operand) {
     bool view = false;
+    if (j->open) return export_made(j, a, 0, operand);
     int status = export_is_view(j, a, &view);
     if (!status && view) return export_views(j, a, operand);
     if (!status) status = tn_eval(TN_LIST(a));
@@ -290,6 +330,8 @@ static int export_step(export_job *j, const tni_step *s, uint32_t *operand) {
 /* Arguments, and the random key if it was drawn from. */
 static int export_arguments(export_job *j) {
     int n = j->t.n - 1, status = 0;
+    if (tni_vec_reserve(&j->x->operands, 1) || tni_vec_reserve(&j->x->params, 1)) /* never NULL */
+        return export_no_memory();
     j->x->n_in = (uint32_t)n;
     j->x->random = j->t.out_slot[j->t.n_out - 1] != n;
     for (int i = 0; i <= n && !status; i++) {
@@ -352,14 +394,12 @@ static int export_distinct(const tn_exporter *e, const ex_trace *x) {
     return 0;
 }
 
-static int export_trace(tn_exporter *e, tn_list in) {
-    export_job j = {.e = e, .x = tni_calloc(1, sizeof *j.x)};
-    size_t n_constants = e->f.constants.n;
+/* One trace, not yet of the exporter, whose constants are: *x, NULL on failure. */
+static int export_trace(tn_exporter *e, tn_list in, bool open, ex_trace **record) {
+    export_job j = {.e = e, .open = open, .x = tni_calloc(1, sizeof *j.x)};
     tn_array **x = tni_alloc_array((size_t)in.n + 1, sizeof *x),
              **out = tni_calloc((size_t)e->f.n_out + 1, sizeof *out);
-    int status = j.x && x && out && !tni_vec_reserve(&e->f.traces, e->f.traces.n + 1)
-                     ? 0
-                     : export_no_memory();
+    int status = j.x && x && out ? 0 : export_no_memory();
     if (!status) {
         for (int i = 0; i < in.n; i++) x[i] = in.v[i];
         x[in.n] = tn_array_new((uint32_t[2]){0, 0}, TN_U32, TN_SHAPE(2));
@@ -369,11 +409,18 @@ static int export_trace(tn_exporter *e, tn_list in) {
         if (!status) status = export_record(&j);
         tni_trace_free(&j.t);
     }
-    if (!status) status = export_distinct(e, j.x);
-    if (!status) e->f.traces.v[e->f.traces.n++] = j.x;
-    if (status) tni_ex_trace_free(j.x), export_forget(e, n_constants);
+    if (status) tni_ex_trace_free(j.x);
+    *record = status ? NULL : j.x;
     tni_free(j.number), tni_free(j.views.v), tni_free(j.uses.v);
     tni_free(x), tni_free(out);
+    return status;
+}
+
+/* A finished trace becomes the exporter's, or is freed, and constants from n on with it. */
+static int export_take(tn_exporter *e, int status, ex_trace *x, size_t n) {
+    if (!status) status = export_distinct(e, x);
+    if (!status && tni_vec_push(&e->f.traces, x)) status = export_no_memory();
+    if (status) tni_ex_trace_free(x), export_forget(e, n);
     return status;
 }
 
@@ -381,8 +428,120 @@ int tn_exporter_add(tn_exporter *e, tn_list in) {
     if (!e) return tni_fail(TN_EVALUE, "export: the exporter is NULL");
     int status = tni_call_inputs("export", "argument", in);
     if (status) return status;
+    size_t n = e->f.constants.n;
+    ex_trace *x = NULL;
     tn_scope *s = tn_scope_begin();
-    status = export_trace(e, in);
+    status = export_trace(e, in, false, &x);
+    status = export_take(e, status, x, n);
+    tn_scope_end(s);
+    return status;
+}
+
+/* ---- open traces: several, compared ---- */
+
+enum { EXPORT_SAMPLES = EX_MOST_FREE + 6 };
+
+typedef struct export_sizes {
+    int n;                                    /* free sizes */
+    int64_t a[EX_MOST_FREE], b[EX_MOST_FREE]; /* in the two examples */
+} export_sizes;
+
+/* The free size of an axis; -1: it is the same in both; -2: there are too many. */
+static int export_symbol(export_sizes *f, int64_t a, int64_t b) {
+    int k = 0;
+    if (a == b) return -1;
+    while (k < f->n && (f->a[k] != a || f->b[k] != b)) k++;
+    if (k == EX_MOST_FREE) return -2;
+    f->a[k] = a, f->b[k] = b;
+    if (k == f->n) f->n++;
+    return k;
+}
+
+/* Size k in sample s: the two examples, two steps beyond the larger, then mixtures. */
+static int64_t export_sample(const export_sizes *f, int s, int k) {
+    int64_t a = f->a[k], b = f->b[k], high = a > b ? a : b, step = a > b ? a - b : b - a;
+    if (s < 2) return s ? b : a;
+    if (s < 4) return high + (s - 1) * step;
+    if (s == 4) return k % 2 ? high + step : b;
+    return k == s - 5 ? b : a;
+}
+
+static int export_sizes_of(export_sizes *f, tn_list in, tn_list other) {
+    *f = (export_sizes){0};
+    if (in.n != other.n)
+        return tni_fail(TN_EVALUE, "export: %d arguments in one example, %d in the other", in.n,
+                        other.n);
+    for (int i = 0; i < in.n; i++) {
+        const tn_array *a = in.v[i], *b = other.v[i];
+        if (a->ndim != b->ndim || a->dtype != b->dtype)
+            return tni_fail(TN_ESHAPE,
+                            "export: argument %d is %s in one example and %s in the other", i,
+                            tni_describe(a), tni_describe(b));
+        for (int d = 0; d < a->ndim; d++)
+            if (export_symbol(f, a->shape[d], b->shape[d]) == -2)
+                return tni_fail(TN_EVALUE, "export: more than %d sizes vary apart", EX_MOST_FREE);
+    }
+    return f->n ? 0 : tni_fail(TN_EVALUE, "export: the two examples are of the same sizes");
+}
+
+/* Arguments of sample s; those without a free size as given. */
+static int export_arguments_of(export_sizes *f, tn_list in, tn_list other, int s, tn_array **x) {
+    int status = 0;
+    for (int i = 0; i < in.n && !status; i++) {
+        const tn_array *a = in.v[i];
+        int64_t shape[TN_MAX_NDIM];
+        bool free = false;
+        for (int d = 0; d < a->ndim; d++) {
+            int k = export_symbol(f, a->shape[d], other.v[i]->shape[d]);
+            shape[d] = k < 0 ? a->shape[d] : export_sample(f, s, k);
+            free = free || k >= 0;
+        }
+        x[i] = free && s ? tn_zeros((tn_ints){shape, a->ndim}, (tn_dtype)a->dtype) : in.v[i];
+        status = tn_array_status(x[i]);
+    }
+    return status;
+}
+
+static int export_mark_open(export_sizes *f, tn_list in, tn_list other, ex_trace *x) {
+    int status = 0;
+    for (int i = 0; i < in.n; i++)
+        for (int d = 0; d < in.v[i]->ndim && !status; d++) {
+            int64_t n = in.v[i]->shape[d];
+            int k = export_symbol(f, n, other.v[i]->shape[d]);
+            if (tni_vec_push(&x->open, k < 0 ? n : -1 - k)) status = export_no_memory();
+        }
+    return status;
+}
+
+static int export_open(tn_exporter *e, tn_list in, tn_list other, ex_trace **x) {
+    export_sizes f = {0};
+    tn_array **args = tni_alloc_array((size_t)in.n + 1, sizeof *args);
+    int status = args ? export_sizes_of(&f, in, other) : export_no_memory();
+    int m = status ? 0 : f.n > 1 ? 5 + f.n : 4;
+    size_t n = 0;
+    for (int s = 0; s < m && !status; s++) {
+        status = export_arguments_of(&f, in, other, s, args);
+        if (!status) status = export_trace(e, (tn_list){args, in.n}, true, &x[s]);
+        if (!s) n = e->f.constants.n;
+    }
+    if (!status) status = tni_ex_open(&e->f, x, m);
+    if (!status) status = export_mark_open(&f, in, other, x[0]);
+    for (int s = 1; s < m; s++) tni_ex_trace_free(x[s]);
+    if (!status) export_forget(e, n);
+    tni_free(args);
+    return status;
+}
+
+int tn_exporter_add_shapeless(tn_exporter *e, tn_list in, tn_list other) {
+    if (!e) return tni_fail(TN_EVALUE, "export: the exporter is NULL");
+    int status = tni_call_inputs("export", "argument", in);
+    if (!status) status = tni_call_inputs("export", "argument", other);
+    if (status) return status;
+    size_t n = e->f.constants.n;
+    ex_trace *x[EXPORT_SAMPLES] = {NULL};
+    tn_scope *s = tn_scope_begin();
+    status = export_open(e, in, other, x);
+    status = export_take(e, status, x[0], n);
     tn_scope_end(s);
     return status;
 }

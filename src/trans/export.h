@@ -16,13 +16,20 @@
  *   primitive: u8 n, name; u16 bytes of its parameters
  *   constant:  spec; u64 place in the data
  *   spec:      u8 dtype; u8 axes; u8 weak; u64 sizes
- *   trace:     u8 random; u32 n, specs of the arguments; u32 n, nodes; u32 operand per result
+ *   trace:     u8 random + 2 open; u32 n, specs of the arguments; u32 n, nodes; u32 operand per
+ *              result; if it is open: u64 per axis of the arguments; u32 n, sizes; u32 n, patches
  *   node:      u16 primitive; u16 n, parameters without the zeros at their end; u32 n, operands;
  *              u8 n, specs of the outputs
  *   operand:   u32: a value, or EX_CONSTANT | a constant
+ *   size:      u32 kind, x, y; u64 num, add, den
+ *   patch:     u32 node, target, index, size; f64 num
  *
  * With `random`, the function draws from the thread's sequence: the key is one more argument and
- * the next key one more result, both the last. */
+ * the next key one more result, both the last.
+ *
+ * An open trace is one of sizes that it was traced with, and says what changes with them: sizes are
+ * numbers got from those of arrays built before, patches the places in nodes where they go. A call
+ * with other sizes asks the shape rules anew; nothing about it is taken for granted. */
 #ifndef TNI_TRANS_EXPORT_H
 #define TNI_TRANS_EXPORT_H
 
@@ -35,7 +42,8 @@ enum {
     EX_ALIGN = 64,
     EX_MOST_VALUES = 1 << 30, /* of a trace; and constants */
     EX_MOST_TEXT = 1 << 24,
-    EX_NAME = 63
+    EX_NAME = 63,
+    EX_MOST_FREE = 8 /* sizes that vary apart */
 };
 #define EX_CONSTANT 0x80000000u
 #define EX_MAGIC    "TENONFN\n"
@@ -53,6 +61,23 @@ typedef struct ex_node {
     uint32_t out;  /* number of the first output */
 } ex_node;
 
+/* DIM: size of axis y of value x. PRODUCT: of sizes x and y. LINEAR: (num * size x + add) / den,
+ * which has no remainder. x and y of the latter two come before it. */
+enum { EX_DIM, EX_PRODUCT, EX_LINEAR };
+typedef struct ex_size {
+    uint32_t kind, x, y;
+    int64_t num, add, den;
+} ex_size;
+
+/* Where size number `size` goes. SHAPE: axis index % 16 of what is wanted of output index / 16.
+ * INT, REAL: the parameters' eight bytes at `index`. NUMBER: operand `index`, a number of the dtype
+ * of what is there. The inverse ones: num / size. Patches are in the order of the nodes. */
+enum { EX_SHAPE, EX_INT, EX_REAL, EX_REAL_INVERSE, EX_NUMBER, EX_NUMBER_INVERSE, EX_TARGETS };
+typedef struct ex_patch {
+    uint32_t node, target, index, size;
+    double num;
+} ex_patch;
+
 typedef struct ex_trace {
     bool random;
     uint32_t n_in, most_in; /* arguments; inputs of the node that has most */
@@ -62,6 +87,9 @@ typedef struct ex_trace {
     TNI_VEC(uint32_t) operands;
     TNI_VEC(int64_t) params; /* eight bytes each, so that rules can look into them */
     TNI_VEC(uint32_t) results;
+    TNI_VEC(int64_t) open; /* none, or sizes of the arguments, -1 - k: free, equal for equal k */
+    TNI_VEC(ex_size) sizes;
+    TNI_VEC(ex_patch) patches;
 } ex_trace;
 
 typedef struct ex_function {
@@ -77,6 +105,9 @@ void tni_ex_function_free(ex_function *f); /* what it holds */
 int tni_ex_value(ex_trace *t, tn_dtype dtype, int ndim, const int64_t *shape);
 /* Bytes of parameters, in units of 8. */
 static inline size_t tni_ex_units(const tni_prim *p) { return (p->params_size + 7) / 8; }
+/* What varies among x[0..m), traces of one function for arguments of different sizes, as sizes and
+ * patches of x[0], which has `open` filled in (export_open.c). */
+int tni_ex_open(const ex_function *f, ex_trace *const *x, int m);
 /* Value number v of t. */
 static inline tni_out_spec tni_ex_spec(const ex_trace *t, uint32_t v) {
     const ex_value *x = &t->values.v[v];

@@ -267,10 +267,11 @@ static int read_node(read_job *r, ex_trace *t) {
 
 /* ---- traces ---- */
 
-static int read_arguments(read_job *r, ex_trace *t) {
+static int read_arguments(read_job *r, ex_trace *t, bool *open) {
     tni_spec s;
-    uint32_t random = read_u8(r);
-    int status = random > 1 ? read_bad(r, "an unknown kind of trace, %u", random) : 0;
+    uint32_t kind = read_u8(r), random = kind & 1;
+    int status = kind > 3 ? read_bad(r, "an unknown kind of trace, %u", kind) : 0;
+    *open = kind & 2;
     if (!status) status = read_count(r, "arguments", 3, &t->n_in);
     for (uint32_t i = 0; i < t->n_in && !status; i++) {
         status = read_spec(r, &s, NULL);
@@ -295,17 +296,98 @@ static int read_results(read_job *r, ex_trace *t) {
     return status;
 }
 
+/* ---- what changes with the sizes of the arguments ---- */
+
+static int read_open_axes(read_job *r, ex_trace *t) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < t->n_in; i++) n += t->values.v[i].ndim;
+    const uint8_t *p = n <= (size_t)(r->end - r->at) / 8 ? read_bytes(r, 8 * n) : NULL;
+    if (!p) return read_bad(r, "the tables end too early");
+    if (tni_vec_reserve(&t->open, n + 1)) return read_no_memory();
+    if (n) memcpy(t->open.v, p, 8 * n);
+    t->open.n = n;
+    for (size_t k = 0; k < n; k++)
+        if (t->open.v[k] < -EX_MOST_FREE || (t->open.v[k] >= 0 && t->open.v[k] != t->shapes.v[k]))
+            return read_bad(r, "a free size of no argument");
+    return n ? 0 : read_bad(r, "free sizes without axes");
+}
+
+static int read_sizes(read_job *r, ex_trace *t) {
+    uint32_t n;
+    int status = read_count(r, "sizes", 36, &n);
+    if (!status && tni_vec_reserve(&t->sizes, (size_t)n + 1)) status = read_no_memory();
+    for (uint32_t k = 0; k < n && !status; k++) {
+        ex_size s;
+        s.kind = read_u32(r), s.x = read_u32(r), s.y = read_u32(r);
+        s.num = (int64_t)read_number(r, 8), s.add = (int64_t)read_number(r, 8);
+        s.den = (int64_t)read_number(r, 8);
+        bool good = s.kind == EX_DIM       ? s.x < t->values.n && s.y < t->values.v[s.x].ndim
+                    : s.kind == EX_PRODUCT ? s.x < k && s.y < k
+                                           : s.kind == EX_LINEAR && s.x < k && s.den > 0;
+        if (!good) return read_bad(r, "size %u of %u is made of nothing", k, n);
+        t->sizes.v[t->sizes.n++] = s;
+    }
+    return status;
+}
+
+/* A patch changes a place that is there, and nothing that is a pointer. */
+static bool read_patch_fits(const read_job *r, const ex_trace *t, const ex_patch *p) {
+    if (p->node >= t->nodes.n || p->size >= t->sizes.n) return false;
+    const ex_node *n = &t->nodes.v[p->node];
+    int id = n->prim->id;
+    switch (p->target) {
+    case EX_SHAPE:
+        return p->index / TN_MAX_NDIM < n->n_out &&
+               p->index % TN_MAX_NDIM < t->values.v[n->out + p->index / TN_MAX_NDIM].ndim;
+    case EX_INT:
+        return p->index < tni_ex_units(n->prim) &&
+               (id == TNI_OP_slice || id == TNI_OP_slice_update || id == TNI_OP_arange);
+    case EX_REAL:
+    case EX_REAL_INVERSE:
+        return p->index < 2 && id == TNI_OP_arange;
+    case EX_NUMBER:
+    case EX_NUMBER_INVERSE:
+        break;
+    default:
+        return false;
+    }
+    uint32_t v = p->index < n->n_in ? t->operands.v[n->in + p->index] : 0;
+    const tn_array *a = v & EX_CONSTANT ? r->f->constants.v[v & ~EX_CONSTANT] : NULL;
+    return a && !a->ndim && a->dtype != TN_C64;
+}
+
+static int read_patches(read_job *r, ex_trace *t) {
+    uint32_t n, last = 0;
+    int status = read_count(r, "patches", 24, &n);
+    if (!status && tni_vec_reserve(&t->patches, (size_t)n + 1)) status = read_no_memory();
+    for (uint32_t k = 0; k < n && !status; k++) {
+        ex_patch p;
+        p.node = read_u32(r), p.target = read_u32(r), p.index = read_u32(r), p.size = read_u32(r);
+        uint64_t num = read_number(r, 8);
+        memcpy(&p.num, &num, 8);
+        if (p.node < last || !read_patch_fits(r, t, &p))
+            return read_bad(r, "patch %u of %u fits nowhere", k, n);
+        last = p.node;
+        t->patches.v[t->patches.n++] = p;
+    }
+    return status;
+}
+
 static int read_trace(read_job *r) {
     uint32_t n;
+    bool open = false;
     ex_trace *t = tni_calloc(1, sizeof *t);
     if (!t || tni_vec_push(&r->f->traces, t)) {
         tni_free(t);
         return read_no_memory();
     }
-    int status = read_arguments(r, t);
+    int status = read_arguments(r, t, &open);
     if (!status) status = read_count(r, "nodes", 9, &n);
     for (uint32_t i = 0; !status && i < n; i++) status = read_node(r, t);
     if (!status) status = read_results(r, t);
+    if (!status && open) status = read_open_axes(r, t);
+    if (!status && open) status = read_sizes(r, t);
+    if (!status && open) status = read_patches(r, t);
     for (size_t i = 0; i + 1 < r->f->traces.n && !status; i++)
         if (tni_ex_same_inputs(r->f->traces.v[i], t))
             status = read_bad(r, "two traces take the same arguments");

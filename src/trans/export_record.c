@@ -13,6 +13,9 @@ void tni_ex_trace_free(ex_trace *t) {
     tni_vec_free(&t->operands);
     tni_vec_free(&t->params);
     tni_vec_free(&t->results);
+    tni_vec_free(&t->open);
+    tni_vec_free(&t->sizes);
+    tni_vec_free(&t->patches);
     tni_free(t);
 }
 
@@ -50,6 +53,7 @@ char *tni_ex_signature(const ex_trace *t, char *buf, size_t n) {
     size_t at = (size_t)snprintf(buf, n, "(");
     for (uint32_t i = 0; i < t->n_in && at < n; i++) {
         tni_out_spec x = tni_ex_spec(t, i);
+        if (t->open.n) x.shape = t->open.v + t->values.v[i].shape; /* arguments' shapes are first */
         at += (size_t)snprintf(buf + at, n - at, "%s%s%s", i ? ", " : "", tn_dtype_name(x.dtype),
                                tni_shape_str(x.ndim, x.shape, s, sizeof s));
     }

@@ -95,12 +95,30 @@ static int write_node(write_job *w, const ex_trace *t, const ex_node *n) {
     return status;
 }
 
+static int write_open(write_job *w, const ex_trace *t) {
+    int status =
+        write_bytes(w, t->open.v, sizeof *t->open.v * t->open.n) | write_u32(w, t->sizes.n);
+    for (size_t k = 0; k < t->sizes.n; k++) {
+        const ex_size *s = &t->sizes.v[k];
+        status |= write_bytes(w, (uint32_t[3]){s->kind, s->x, s->y}, 12) |
+                  write_bytes(w, (int64_t[3]){s->num, s->add, s->den}, 24);
+    }
+    status |= write_u32(w, t->patches.n);
+    for (size_t k = 0; k < t->patches.n; k++) {
+        const ex_patch *p = &t->patches.v[k];
+        status |= write_bytes(w, (uint32_t[4]){p->node, p->target, p->index, p->size}, 16) |
+                  write_bytes(w, &p->num, 8);
+    }
+    return status;
+}
+
 static int write_trace(write_job *w, const ex_trace *t) {
-    int status = write_u8(w, t->random) | write_u32(w, t->n_in);
+    int status = write_u8(w, t->random + (t->open.n ? 2u : 0)) | write_u32(w, t->n_in);
     for (uint32_t i = 0; i < t->n_in; i++) status |= write_spec(w, tni_ex_spec(t, i), false);
     status |= write_u32(w, t->nodes.n);
     for (size_t k = 0; k < t->nodes.n && !status; k++) status |= write_node(w, t, &t->nodes.v[k]);
-    return status | write_bytes(w, t->results.v, sizeof *t->results.v * t->results.n);
+    status |= write_bytes(w, t->results.v, sizeof *t->results.v * t->results.n);
+    return status || !t->open.n ? status : write_open(w, t);
 }
 
 static int write_start(write_job *w) {
