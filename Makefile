@@ -8,10 +8,11 @@ SETUP        = meson setup --prefix=$(PREFIX)
 SAN          = -Dbuildtype=debug -Doptimization=1 -Db_lundef=false -Dc_args=-fno-sanitize-recover=all
 CLANG        = CC=$$(command -v clang || echo cc)
 
-.PHONY: help all run test check unit asan tsan neon fuzz bench gen install format deps clean
+.PHONY: help all run demo-finetune test check unit asan tsan neon fuzz bench gen install format deps clean
 
 help:
 	@echo 'make run      build, fetch a small model, let it speak (PROMPT="...")'
+	@echo 'make demo-finetune  teach that model something new in a few minutes, and compare'
 	@echo 'make all      build the library and the program, build/tenon'
 	@echo 'make test     everything that must pass'
 	@echo 'make check    the checks of source and symbols only'
@@ -38,6 +39,12 @@ run:
 	@tools/deps.sh run
 	@$(MAKE) --no-print-directory all
 	@model=$$(tools/fetch_smollm2.sh) && $(BUILD)/tenon generate --model "$$model" --prompt "$(PROMPT)"
+
+demo-finetune:
+	@tools/deps.sh run
+	@$(MAKE) --no-print-directory all
+	@model=$$(tools/fetch_smollm2.sh) && \
+		tools/demo_finetune.py $(BUILD)/tenon "$$model" $(BUILD)/demo-finetune
 
 test:
 	@tools/test.sh

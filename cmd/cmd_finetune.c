@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+enum { FT_CACHE = 256 }; /* MiB */
+
 static const char *ft_model, *ft_data, *ft_adapter, *ft_keys, *ft_optimizer = "adam";
 static int64_t ft_rank = 8, ft_layers = 16, ft_batch = 4, ft_iters = 1000, ft_tokens = 2048,
                ft_save = 100, ft_val_batches = 25, ft_eval = 200, ft_report = 10, ft_seed,
@@ -269,6 +271,8 @@ static int ft_run(void) {
     if (strcmp(ft_optimizer, "adam") && strcmp(ft_optimizer, "adamw"))
         return cmd_usage("--optimizer \"%s\": adam and adamw are possible", ft_optimizer);
     if (tn_set_threads((int)ft_threads)) return ft_error();
+    /* Batches of other lengths need memory of other sizes: kept, it would lie idle. */
+    tn_memory_set_cache_limit((size_t)FT_CACHE << 20);
     cmd_catch_interrupt();
     int status = ft_open(&f);
     if (!status) status = ft_train(&f);

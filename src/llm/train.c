@@ -24,8 +24,8 @@ struct tn_llm_trainer {
     train_slot *slot; /* of the adapter; n_slots of them are in the tree */
     int n_slots;
     tn_optim *optim;
-    tn_compiled *step;     /* a plan for each length of a batch */
-    tni_layer_call *again; /* of every layer, with opt.checkpoint */
+    tn_compiled *step, *loss; /* a plan for each length of a batch */
+    tni_layer_call *again;    /* of every layer, with opt.checkpoint */
     int64_t steps;
 };
 
@@ -59,6 +59,11 @@ static int train_loss(tn_llm_trainer *t, tn_list in, bool train, tn_array **out)
 static int train_loss_fn(tn_list in, tn_array **out, int n_out, void *ud) {
     (void)n_out;
     return train_loss(ud, in, true, out);
+}
+
+static int train_score_fn(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out;
+    return train_loss(ud, in, false, out);
 }
 
 /* ---- a step ---- */
@@ -108,8 +113,7 @@ static int train_loss_of(tn_llm_trainer *t, tni_order *p, int64_t i, double *sum
         tn_array *got[2];
         status = tni_order_batch(p, i, &b);
         if (status) break;
-        status = train_loss(t, TN_LIST(b.ids, b.spans), false, got);
-        if (!status) status = tn_eval(TN_LIST(got[0], got[1]));
+        status = tn_compiled_call(t->loss, TN_LIST(b.ids, b.spans), got);
         if (status) break;
         double tokens = (double)tn_item_f32(got[1]);
         *sum += (double)tn_item_f32(got[0]) * tokens;
@@ -195,10 +199,11 @@ static int train_make(tn_llm_trainer *t, const tn_llm_data *data) {
     status = tni_lora_each(m, train_add_pair, t);
     if (!status) status = train_make_optim(t);
     if (status) return status;
-    tn_slots state = tn_optim_slots(t->optim);
+    tn_slots state = tn_optim_slots(t->optim), read = tn_params_slots(t->params);
     if (state.n >= 0)
         t->step = tn_compile(train_step_fn, t, 2, TN_OPT(tn_compile_opt, .state = state));
-    return t->step ? 0 : tni_error_code();
+    if (t->step) t->loss = tn_compile(train_score_fn, t, 2, TN_OPT(tn_compile_opt, .state = read));
+    return t->loss ? 0 : tni_error_code();
 }
 
 int tn_llm_trainer_new(tn_llm *m, const tn_llm_data *data, const tn_llm_train_opt *opt,
@@ -223,7 +228,7 @@ int tn_llm_trainer_new(tn_llm *m, const tn_llm_data *data, const tn_llm_train_op
 
 void tn_llm_trainer_free(tn_llm_trainer *t) {
     if (!t) return;
-    tn_compiled_free(t->step);
+    tn_compiled_free(t->step), tn_compiled_free(t->loss);
     tn_optim_free(t->optim);
     for (int i = 0; i < t->n_slots; i++) t->slot[i].kept = tn_keep(*t->slot[i].at);
     tn_params_free(t->params);
