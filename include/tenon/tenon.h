@@ -570,6 +570,13 @@ typedef int (*tn_vjp_rule)(tn_list in, tn_list out, tn_list cotangents, tn_array
  * are constants. `ud` must stay valid for as long as the results can be differentiated. */
 TN_API int tn_custom_vjp(tn_fns fn, tn_vjp_rule rule, void *ud, tn_list in, int n_out,
                          tn_array **out);
+/* Tangents of the results from the arguments, results and tangents of the arguments of a call, in
+ * which it must be linear; out_tangents[k] shaped as result k, or left NULL: zero. */
+typedef int (*tn_jvp_rule)(tn_list in, tn_list out, tn_list tangents, tn_array **out_tangents,
+                           void *ud);
+/* The same for tangents; gradients are those of the rule transposed. */
+TN_API int tn_custom_jvp(tn_fns fn, tn_jvp_rule rule, void *ud, tn_list in, int n_out,
+                         tn_array **out);
 /* fn (1 to 8 results), of which reverse differentiation keeps the arguments alone and runs it again
  * for the rest: less memory for more work. It must give the same again; `ud` as above. */
 TN_API int tn_checkpoint(tn_fns fn, void *ud, tn_list in, int n_out, tn_array **out);

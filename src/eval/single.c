@@ -11,6 +11,7 @@ enum { SINGLE_MAX = 256 };
 
 bool tni_single_fits(const tn_array *a) {
     if (tni_state_of(a) != TNI_LAZY || a->size < 1 || a->size > SINGLE_MAX) return false;
+    if (a->flags & TNI_A_TRACER) return false; /* a plan says that it may not be */
     const tni_node *n = a->node;
     if (n->prim->kind != TNI_K_EW || n->prim->code == TNI_CODE_COPY) return false;
     for (int i = 0; i < n->n_in; i++) {

@@ -135,19 +135,21 @@ typedef struct tni_p_conv {
  * calls come first, of size 1 in those x that all calls share. Pointers, since a rule is code: not
  * for files. */
 typedef struct tni_p_custom {
-    void (*vjp)(void); /* tn_vjp_rule, tn_vmap_rule or, for a checkpoint, tn_fns */
+    void (*vjp)(void); /* tn_vjp_rule, tn_jvp_rule, tn_vmap_rule or, for a checkpoint, tn_fns */
     void *ud;
     int32_t n, kind; /* results; TNI_CUSTOM_... */
     int64_t levels;
 } tni_p_custom;
-/* LOST: once of the kind VJP, from a file, which has no rule. Numbers are written to files. */
+/* LOST: once of the kind VJP or JVP, from a file, which has no rule. Numbers are written to files.
+ */
 enum {
     TNI_CUSTOM_STOP,
     TNI_CUSTOM_VJP,
     TNI_CUSTOM_CHECKPOINT,
     TNI_CUSTOM_AFTER,
     TNI_CUSTOM_VMAP,
-    TNI_CUSTOM_LOST
+    TNI_CUSTOM_LOST,
+    TNI_CUSTOM_JVP
 };
 
 #endif

@@ -1,6 +1,6 @@
-/* Functions under derivative rules of their own: stop_gradient, custom_vjp, checkpoint, and
- * custom_vmap. Each is one node that hands on the function's results and says how to go back, or
- * how to take many calls at once; forwards it moves no data. */
+/* Functions under derivative rules of their own: stop_gradient, custom_vjp, custom_jvp, checkpoint,
+ * and custom_vmap. Each is one node that hands on the function's results and says how to go back,
+ * or how to take many calls at once; forwards it moves no data. */
 #include "base/alloc.h"
 #include "base/err.h"
 #include "core/dtype.h"
@@ -58,6 +58,13 @@ int tn_custom_vjp(tn_fns fn, tn_vjp_rule rule, void *ud, tn_list in, int n_out, 
     return custom_run("custom_vjp", fn, &p, in, out);
 }
 
+int tn_custom_jvp(tn_fns fn, tn_jvp_rule rule, void *ud, tn_list in, int n_out, tn_array **out) {
+    tni_p_custom p;
+    memset(&p, 0, sizeof p);
+    p.vjp = (void (*)(void))rule, p.ud = ud, p.n = n_out, p.kind = TNI_CUSTOM_JVP;
+    return custom_run("custom_jvp", fn, &p, in, out);
+}
+
 int tn_checkpoint(tn_fns fn, void *ud, tn_list in, int n_out, tn_array **out) {
     tni_p_custom p;
     memset(&p, 0, sizeof p);
@@ -111,23 +118,55 @@ typedef struct custom_rule {
     int m; /* arguments */
 } custom_rule;
 
-/* The rule as a function: (arguments, results, cotangents) to gradients, zeros filled in. */
-static int custom_call_rule(tn_list in, tn_array **grad, int n_out, void *ud) {
-    const custom_rule *r = ud;
-    tn_vjp_rule rule = (tn_vjp_rule)r->p->vjp;
-    tn_list x = {in.v, r->m}, y = {in.v + r->m, r->p->n}, cot = {in.v + r->m + r->p->n, r->p->n};
-    int status = rule(x, y, cot, grad, r->p->ud);
-    for (int i = 0; i < n_out && !status; i++) {
-        tn_array *a = x.v[i];
-        if (!grad[i]) grad[i] = tn_zeros_like(a);
-        if (!tni_alive(grad[i]) || tni_is_error(grad[i])) continue; /* the call says so */
-        if (grad[i]->dtype != a->dtype ||
-            !tni_same_shape(a->ndim, a->shape, grad[i]->ndim, grad[i]->shape))
-            status =
-                tni_fail(TN_ESHAPE, "custom_vjp: the gradient of argument %d is %s, but it is %s",
-                         i, tni_describe(grad[i]), tni_describe(a));
+/* What a rule gave for `like`: zeros filled in, the rest of the same dtypes and shapes. */
+static int custom_fill(const char *what, tn_list like, tn_array **v) {
+    for (int i = 0; i < like.n; i++) {
+        tn_array *a = like.v[i], *g = v[i] ? v[i] : tn_zeros_like(a);
+        v[i] = g;
+        if (!tni_alive(g) || tni_is_error(g)) continue; /* the call says so */
+        if (g->dtype != a->dtype || !tni_same_shape(a->ndim, a->shape, g->ndim, g->shape))
+            return tni_fail(TN_ESHAPE, "%s %d is %s, but it is %s", what, i, tni_describe(g),
+                            tni_describe(a));
     }
-    return status;
+    return 0;
+}
+
+/* The rules as functions: (arguments, results, cotangents) to gradients, ... */
+static int custom_call_vjp(tn_list in, tn_array **grad, int n_out, void *ud) {
+    const custom_rule *r = ud;
+    tn_list x = {in.v, n_out}, y = {in.v + r->m, r->p->n}, cot = {in.v + r->m + r->p->n, r->p->n};
+    int status = ((tn_vjp_rule)r->p->vjp)(x, y, cot, grad, r->p->ud);
+    return status ? status : custom_fill("custom_vjp: the gradient of argument", x, grad);
+}
+
+/* ... (arguments, results, tangents) to tangents of the results, ... */
+static int custom_call_jvp(tn_list in, tn_array **out, int n_out, void *ud) {
+    const custom_rule *r = ud;
+    tn_list x = {in.v, r->m}, y = {in.v + r->m, n_out}, tan = {in.v + r->m + n_out, r->m};
+    int status = ((tn_jvp_rule)r->p->vjp)(x, y, tan, out, r->p->ud);
+    return status ? status : custom_fill("custom_jvp: the tangent of result", y, out);
+}
+
+/* ... and the second turned into the first: it is linear in the tangents. */
+static int custom_call_transposed(tn_list in, tn_array **grad, int m, void *ud) {
+    const custom_rule *r = ud;
+    int n = r->p->n, status = 0;
+    tn_array *dy[TNI_MAX_OUT], **u = tni_calloc((size_t)(3 * m + n) + 1, sizeof *u);
+    if (!u) return tni_fail_memory((size_t)m * sizeof *u, "custom_jvp");
+    tn_array **all = u + m;
+    for (int i = 0; i < m && !status; i++) status = tn_array_status(u[i] = tn_zeros_like(in.v[i]));
+    tni_trace t = {0};
+    if (!status) status = tni_trace_open(&t, m, u);
+    for (int i = 0; i < m + n; i++) all[i] = in.v[i];
+    for (int i = 0; i < m && !status; i++) all[m + n + i] = t.tracer[i];
+    if (!status)
+        status = tni_call_fns("custom_jvp", custom_call_jvp, ud, (tn_list){all, 2 * m + n}, n, dy);
+    if (!status) status = tni_trace_walk(&t, n, dy);
+    if (!status) status = tni_trace_reverse(&t, in.v + m + n, NULL, grad);
+    tni_trace_free(&t);
+    tni_free(u);
+    return status ? status
+                  : custom_fill("custom_jvp: the gradient of argument", (tn_list){in.v, m}, grad);
 }
 
 static int custom_cot(const tni_node *n, tn_array *const *cot, int n_out, tn_array **out) {
@@ -140,25 +179,57 @@ static int custom_cot(const tni_node *n, tn_array *const *cot, int n_out, tn_arr
 }
 
 /* Traced while the rule runs, so that it cannot evaluate the graph it is walked with. */
+static int custom_traced(const char *op, custom_lift *lift, int n_in, tn_array **x, int n_out,
+                         tn_array **out) {
+    tni_trace t = {0};
+    int status = tni_trace_open(&t, n_in, x);
+    if (!status)
+        status = tni_call_fns(op, custom_lifted, lift, (tn_list){t.tracer, n_in}, n_out, out);
+    if (!status) status = tni_trace_walk(&t, n_out, out);
+    for (int k = 0; k < n_out && !status; k++) out[k] = t.out[k];
+    tni_trace_free(&t);
+    return status;
+}
+
+/* Arguments, then results, of the node's function, then room for `more` arrays. */
+static tn_array **custom_values(const tni_node *n, const tni_p_custom *p, int more) {
+    int m = n->n_in - p->n;
+    tn_array **x = tni_calloc((size_t)(n->n_in + more), sizeof *x);
+    if (!x) return tni_fail_memory((size_t)n->n_in * sizeof *x, "a custom rule"), NULL;
+    for (int i = 0; i < m; i++) x[i] = n->in[p->n + i];
+    for (int k = 0; k < p->n; k++) x[m + k] = n->in[k];
+    return x;
+}
+
 static int custom_vjp(const tni_node *n, const tni_p_custom *p, tn_array *const *cot,
                       tn_array **grad) {
+    bool jvp = p->kind == TNI_CUSTOM_JVP;
     custom_rule r = {n, p, n->n_in - p->n};
-    custom_lift lift = {custom_call_rule, &r, p->levels};
-    tn_array **x = tni_calloc((size_t)(n->n_in + p->n), sizeof *x);
-    if (!x) return tni_fail_memory((size_t)n->n_in * sizeof *x, "custom_vjp");
-    for (int i = 0; i < r.m; i++) x[i] = n->in[p->n + i];
-    for (int k = 0; k < p->n; k++) x[r.m + k] = n->in[k];
-    tni_trace t = {0};
+    custom_lift lift = {jvp ? custom_call_transposed : custom_call_vjp, &r, p->levels};
+    tn_array **x = custom_values(n, p, p->n);
+    if (!x) return TN_EMEMORY;
     int status = custom_cot(n, cot, p->n, x + n->n_in);
-    if (!status) status = tni_trace_open(&t, n->n_in + p->n, x);
     if (!status)
-        status = tni_call_fns("custom_vjp", custom_lifted, &lift,
-                              (tn_list){t.tracer, n->n_in + p->n}, r.m, grad + p->n);
-    if (!status) status = tni_trace_walk(&t, r.m, grad + p->n);
-    for (int i = 0; i < r.m && !status; i++) grad[p->n + i] = t.out[i];
+        status = custom_traced(jvp ? "custom_jvp" : "custom_vjp", &lift, n->n_in + p->n, x, r.m,
+                               grad + p->n);
     for (int i = 0; i < r.m && !status && p->levels; i++)
         grad[p->n + i] = tni_sum_like(grad[p->n + i], x[i]); /* over calls that share it */
-    tni_trace_free(&t);
+    tni_free(x);
+    return status;
+}
+
+static int custom_jvp(const tni_node *n, const tni_p_custom *p, tn_array *const *tan,
+                      tn_array **out) {
+    custom_rule r = {n, p, n->n_in - p->n};
+    custom_lift lift = {custom_call_jvp, &r, p->levels};
+    tn_array **x = custom_values(n, p, r.m);
+    if (!x) return TN_EMEMORY;
+    int status = 0;
+    for (int i = 0; i < r.m && !status; i++) {
+        x[n->n_in + i] = tan[p->n + i] ? tan[p->n + i] : tn_zeros_like(x[i]);
+        status = tn_array_status(x[n->n_in + i]);
+    }
+    if (!status) status = custom_traced("custom_jvp", &lift, n->n_in + r.m, x, p->n, out);
     tni_free(x);
     return status;
 }
@@ -209,7 +280,7 @@ TNI_RULE_INFER(custom) {
     if (p->n != c->n_out || p->n > c->n_in)
         return tni_fail(TN_EVALUE, "%s: %d inputs and %d outputs, %d results", c->op, c->n_in,
                         c->n_out, p->n);
-    if (p->kind < TNI_CUSTOM_STOP || p->kind > TNI_CUSTOM_LOST)
+    if (p->kind < TNI_CUSTOM_STOP || p->kind > TNI_CUSTOM_JVP)
         return tni_fail(TN_EVALUE, "%s: no kind %d", c->op, p->kind);
     for (int k = 0; k < p->n; k++)
         tni_infer_out(c, k, c->in[k].dtype, c->in[k].ndim, c->in[k].shape);
@@ -225,6 +296,7 @@ TNI_RULE_VJP(custom) {
     const tni_p_custom *p = n->params;
     switch (p->kind) {
     case TNI_CUSTOM_VJP:
+    case TNI_CUSTOM_JVP:
         return custom_vjp(n, p, cot, grad);
     case TNI_CUSTOM_CHECKPOINT:
         return custom_again(n, p, cot, want, grad);
@@ -243,6 +315,7 @@ TNI_RULE_JVP(custom) {
     const tni_p_custom *p = n->params;
     if (p->kind == TNI_CUSTOM_LOST) return custom_lost();
     if (p->kind == TNI_CUSTOM_VJP) return TNI_BY_VJP;
+    if (p->kind == TNI_CUSTOM_JVP) return custom_jvp(n, p, tan, out);
     for (int k = 0; k < p->n && p->kind != TNI_CUSTOM_STOP; k++) out[k] = tan[k];
     return 0;
 }
@@ -295,7 +368,8 @@ static int custom_level(const tni_node *n, int64_t size, tn_array *const *in, tn
 TNI_RULE_VMAP(custom) {
     const tni_p_custom *p = n->params;
     if (p->kind == TNI_CUSTOM_VMAP) return custom_vmap(n, size, in, out);
-    if (p->kind == TNI_CUSTOM_VJP || p->kind == TNI_CUSTOM_CHECKPOINT || p->kind == TNI_CUSTOM_LOST)
+    if (p->kind == TNI_CUSTOM_VJP || p->kind == TNI_CUSTOM_JVP ||
+        p->kind == TNI_CUSTOM_CHECKPOINT || p->kind == TNI_CUSTOM_LOST)
         return custom_level(n, size, in, out);
     return tni_stack_node(n, tni_stacked(n, in, 0) ? size : -1, in, p, out);
 }

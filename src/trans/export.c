@@ -159,7 +159,7 @@ static void export_forget(tn_exporter *e, size_t n) {
 /* Rules of callers are code and stay behind: the node goes on, but cannot be differentiated. */
 static void export_custom(tni_p_custom *p) {
     p->vjp = NULL, p->ud = NULL, p->levels = 0;
-    if (p->kind == TNI_CUSTOM_VJP) p->kind = TNI_CUSTOM_LOST;
+    if (p->kind == TNI_CUSTOM_VJP || p->kind == TNI_CUSTOM_JVP) p->kind = TNI_CUSTOM_LOST;
 }
 
 /* Records n, whose operands have been pushed from `in` on. */

@@ -190,7 +190,7 @@ static int read_check(read_job *r, const ex_trace *t, const ex_node *n, const tn
     const tni_p_custom *p = (const void *)(t->params.v + n->params);
     tni_spec out[TNI_MAX_OUT];
     if (n->prim->id == TNI_OP_custom &&
-        (p->vjp || p->ud || p->levels || p->kind == TNI_CUSTOM_VJP ||
+        (p->vjp || p->ud || p->levels || p->kind == TNI_CUSTOM_VJP || p->kind == TNI_CUSTOM_JVP ||
          p->kind == TNI_CUSTOM_CHECKPOINT || p->kind == TNI_CUSTOM_VMAP))
         return read_bad(r, "a derivative rule, which files cannot hold");
     memcpy(out, said, sizeof *out * n->n_out);
