@@ -362,6 +362,34 @@ static void test_replay(void) {
     tn_prim_free(s.prim);
 }
 
+/* ---- other threads, files ---- */
+
+static void test_elsewhere(void) {
+    sincos s;
+    (void)sincos_new(&s, KERNEL | VJP);
+    TN_SCOPE {
+        tn_array *x = numbers(3), *y[2], *g = tn_grad(square_sine, &s, TN_LIST(x), 0);
+        (void)both(TN_LIST(x), y, 2, &s);
+        ok(!tn_async_eval(TN_LIST(g, y[0])) && !tn_wait(NULL) &&
+               close_to(g, tn_sin(tn_mul(x, tn_f32(2)))) && close_to(y[0], tn_sin(x)),
+           "computed by a stream's worker");
+        s.kernel = FAILS;
+        (void)both(TN_LIST(x), y, 2, &s);
+        int status = tn_async_eval(TN_LIST(y[1]));
+        ok(!status && tn_eval(TN_LIST(y[1])) == TN_EINDEX && strstr(tn_error(), "no such luck"),
+           "fails there: %s", tn_error());
+        (void)!tn_wait(NULL);
+        s.kernel = FINE;
+        tn_exporter *e = tn_exporter_new(both, &s, 2);
+        ok(tn_exporter_add(e, TN_LIST(x)) == TN_EVALUE &&
+               strstr(tn_error(), "sincos is not an operation of the library"),
+           "not for files: %s", tn_error());
+        tn_exporter_free(e);
+    }
+    tn_prim_free(s.prim);
+    is_i64(s.released, 1, "released");
+}
+
 /* ---- parameters: x to a power, plus a table's sum ---- */
 
 typedef struct table_params {
@@ -541,6 +569,7 @@ int main(void) {
     test_rules();
     test_faults();
     test_replay();
+    test_elsewhere();
     test_parameters();
     test_misuse();
     test_memory(KERNEL | VJP | JVP | VMAP);

@@ -1,7 +1,7 @@
 /* Primitives of your own, which take part in everything: evaluation, fusion around them, tn_grad,
- * tn_vjp, tn_jvp, tn_vmap, tn_checkpoint, tn_compile. You give a shape rule and a kernel (or a
- * composition of other ops); rules for derivatives and for tn_vmap as far as you need them. See
- * examples/10_custom_op_csr.c.
+ * tn_vjp, tn_jvp, tn_vmap, tn_checkpoint, tn_compile; but not files: tn_export refuses them. You
+ * give a shape rule and a kernel (or a composition of other ops); rules for derivatives and for
+ * tn_vmap as far as you need them. See examples/10_custom_op_csr.c.
  *
  *     static int twice_infer(const tn_spec *in, int n_in, const void *params, tn_spec *out,
  *                            int n_out, void *ud) {
@@ -22,9 +22,11 @@
  *      calls with constant inputs made once, calls whose results nobody needs left out.
  *  X3  Rules over arrays (lower, vjp, jvp, vmap) run on stand-ins: they build expressions and
  *      evaluate nothing (TN_ESTATE). They free nothing; what they return belongs to the caller.
- *      What they return may itself be differentiated, so write them with ops that can be.
+ *      What they return may itself be differentiated, so write them with ops that can be. Arrays
+ *      that they take from elsewhere have been evaluated.
  *  X4  Kernels run on any thread, several at a time, and see plain memory. They call no function of
- *      Tenon but tn_fail and tn_parallel_for. */
+ *      Tenon but tn_fail, on the thread that called them, tn_parallel_for, and those that know
+ *      dtypes (tn_dtype_size). */
 #ifndef TENON_EXT_H
 #define TENON_EXT_H
 
