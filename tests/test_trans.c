@@ -255,6 +255,74 @@ static void test_custom(void) {
     }
 }
 
+/* ---- random numbers in a checkpoint: run again, it draws what it drew ---- */
+
+static int dropped(tn_list in, tn_array **out, int n, void *ud) {
+    (void)n, (void)ud;
+    tn_array *mask = tn_random_bernoulli(tn_f32(0.5), tn_shape(in.v[0]), NULL);
+    out[0] = tn_mul(mask, tn_mul(in.v[0], tn_random_normal(tn_shape(in.v[0]), TN_F32, NULL)));
+    return 0;
+}
+/* The second of a checkpoint in a checkpoint. */
+static int dropped_within(tn_list in, tn_array **out, int n, void *ud) {
+    int status = dropped(in, out, n, ud);
+    return status ? status : tn_checkpoint(dropped, NULL, TN_LIST(out[0]), n, out);
+}
+static int drop_loss(tn_list in, tn_array **out, int n, void *ud) {
+    tn_fns fn = *(tn_fns *)ud;
+    tn_array *y;
+    int status = tn_checkpoint(fn, NULL, in, 1, &y);
+    if (!status && n > 1) out[1] = y;
+    out[0] = status ? y : tn_sum(y, TN_ALL, false);
+    return status;
+}
+/* The results, and x times their gradient, which is the same. */
+static int drop_both(tn_list in, tn_array **out, int n, void *ud) {
+    tn_array *value[2], *grad;
+    (void)n;
+    int status = tn_value_and_grad_of(drop_loss, ud, in, NULL, 1, 2, value, &grad);
+    out[0] = value[1], out[1] = tn_mul(grad, in.v[0]);
+    return status;
+}
+
+static void test_drawn(tn_fns fn, const char *what) {
+    TN_SCOPE {
+        tn_array *x = tn_random_normal(TN_SHAPE(4, 50), TN_F32, NULL), *y[2], *z[2], *plain;
+        tn_random_seed(11);
+        int status = fn(TN_LIST(x), &plain, 1, NULL);
+        uint64_t after = tn_random_state();
+        tn_random_seed(11);
+        if (!status) status = drop_both(TN_LIST(x), y, 2, &fn);
+        ok(!status && tn_random_state() == after, "%s: the sequence goes on as without", what);
+        tn_array *off = tn_max(tn_abs(tn_sub(y[0], y[1])), TN_ALL, false);
+        ok(tn_item_f32(off) < 1e-5f, "%s: gradients of what was drawn (%s)", what, tn_error());
+        ok(tn_item_bool(tn_all(tn_equal(y[0], plain), TN_ALL, false)), "%s: the same values", what);
+        ok(tn_item_f32(tn_sum(tn_equal(plain, tn_f32(0)), TN_ALL, false)) > 50, "%s: drops", what);
+        tn_random_seed(11);
+        tn_compiled *c = tn_compile(drop_both, &fn, 2, NULL);
+        for (int i = 0; i < 2; i++) {
+            uint64_t before = tn_random_state();
+            status = tn_compiled_call(c, TN_LIST(x), z);
+            off = tn_max(tn_abs(tn_sub(z[0], z[1])), TN_ALL, false);
+            ok(!status && tn_item_f32(off) < 1e-5f, "%s: compiled, call %d", what, i);
+            tn_array *like = tn_equal(z[0], y[0]);
+            ok(tn_item_bool(tn_all(like, TN_ALL, false)) == !i && tn_random_state() != before,
+               "%s: each call draws anew", what);
+        }
+        ok(tn_random_state() != after, "%s: twice as far", what);
+        tn_compiled_free(c);
+        status = tn_vmap(drop_both, &fn, TN_LIST(x), TN_ALL, 2, TN_ALL, y);
+        off = tn_max(tn_abs(tn_sub(y[0], y[1])), TN_ALL, false);
+        ok(!status && tn_item_f32(off) < 1e-5f, "%s: mapped (%s)", what, status ? tn_error() : "");
+        tn_random_seed(3);
+        status = tn_vmap(fn, NULL, TN_LIST(x), TN_ALL, 1, TN_ALL, z);
+        tn_random_seed(3);
+        if (!status) status = tn_vmap(drop_both, &fn, TN_LIST(x), TN_ALL, 2, TN_ALL, y);
+        ok(!status && tn_item_bool(tn_all(tn_equal(y[0], z[0]), TN_ALL, false)),
+           "%s: mapped, the same values", what);
+    }
+}
+
 /* ---- misuse ---- */
 
 static int peek_status;
@@ -385,6 +453,8 @@ int main(void) {
     test_nesting();
     test_results();
     test_custom();
+    test_drawn(dropped, "a checkpoint that draws");
+    test_drawn(dropped_within, "two checkpoints that draw");
     test_misuse();
     test_chain();
     test_memory();

@@ -578,7 +578,8 @@ typedef int (*tn_jvp_rule)(tn_list in, tn_list out, tn_list tangents, tn_array *
 TN_API int tn_custom_jvp(tn_fns fn, tn_jvp_rule rule, void *ud, tn_list in, int n_out,
                          tn_array **out);
 /* fn (1 to 8 results), of which reverse differentiation keeps the arguments alone and runs it again
- * for the rest: less memory for more work. It must give the same again; `ud` as above. */
+ * for the rest: less memory for more work. It must give the same again, and does where it draws
+ * from the thread's random sequence; `ud` as above. */
 TN_API int tn_checkpoint(tn_fns fn, void *ud, tn_list in, int n_out, tn_array **out);
 
 /* ---- Many at once -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include "ops/build.h"
 #include "ops/random.h"
 #include <math.h>
+#include <string.h>
 
 static _Thread_local tni_u32x2 random_state;
 static _Thread_local tn_array **random_slot;
@@ -20,6 +21,17 @@ tn_array **tni_random_trace(tn_array **slot) {
     tn_array **before = random_slot;
     random_slot = slot;
     return before;
+}
+
+tn_array *tni_random_now(void) {
+    if (random_slot) return tni_scope_again(*random_slot);
+    return tn_array_new((uint32_t[2]){random_state.x, random_state.y}, TN_U32, TN_SHAPE(2));
+}
+
+bool tni_random_drawn(const tn_array *before) {
+    if (random_slot) return *random_slot != before;
+    const uint32_t key[2] = {random_state.x, random_state.y};
+    return memcmp(key, tni_array_data(before), sizeof key) != 0;
 }
 
 void tni_random_get(uint32_t key[2]) { key[0] = random_state.x, key[1] = random_state.y; }

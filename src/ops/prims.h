@@ -140,7 +140,9 @@ typedef struct tni_p_custom {
     int32_t n, kind; /* results; TNI_CUSTOM_... */
     int64_t levels;
 } tni_p_custom;
-/* LOST: once of the kind VJP or JVP, from a file, which has no rule. Numbers are written to files.
+/* LOST: once of the kind VJP or JVP, from a file, which has no rule. DRAWN: a checkpoint whose
+ * function drew random numbers; its last x is the key that the sequence had before. Numbers are
+ * written to files.
  */
 enum {
     TNI_CUSTOM_STOP,
@@ -149,7 +151,8 @@ enum {
     TNI_CUSTOM_AFTER,
     TNI_CUSTOM_VMAP,
     TNI_CUSTOM_LOST,
-    TNI_CUSTOM_JVP
+    TNI_CUSTOM_JVP,
+    TNI_CUSTOM_DRAWN
 };
 
 #endif

@@ -6,6 +6,7 @@
 #include "core/dtype.h"
 #include "core/shape.h"
 #include "ops/build.h"
+#include "ops/random.h"
 #include "ops/rules.h"
 #include "ops/vmap.h"
 #include "trans/call.h"
@@ -20,35 +21,40 @@ tn_array *tn_stop_gradient(tn_array *a) {
 
 /* ---- making the node ---- */
 
-static int custom_node(const tni_p_custom *p, tn_list in, tn_array **out) {
+/* `key`: one more argument, or NULL. */
+static int custom_node(const tni_p_custom *p, tn_list in, tn_array *key, tn_array **out) {
     tni_out_spec spec[TNI_MAX_OUT];
-    tn_array **all = tni_alloc_array((size_t)(p->n + in.n), sizeof *all);
+    int n = p->n + in.n;
+    tn_array **all = tni_alloc_array((size_t)n + 1, sizeof *all);
     if (!all) return tni_fail_memory((size_t)(p->n + in.n) * sizeof *all, "a custom function");
     for (int k = 0; k < p->n; k++) {
         all[k] = out[k];
         spec[k] = (tni_out_spec){(tn_dtype)out[k]->dtype, out[k]->ndim, out[k]->shape};
     }
     for (int i = 0; i < in.n; i++) all[p->n + i] = in.v[i];
-    int status = tni_node_new(TNI_PRIM(custom), p->n + in.n, all, p, p->n, spec, out);
+    if (key) all[n++] = key;
+    int status = tni_node_new(TNI_PRIM(custom), n, all, p, p->n, spec, out);
     for (int k = 0; k < p->n && !status; k++) out[k] = tni_scope_own(out[k]);
     tni_free(all);
     return status;
 }
 
-static int custom_call(const char *op, tn_fns fn, const tni_p_custom *p, tn_list in,
-                       tn_array **out) {
+static int custom_results(const char *op, tn_fns fn, const tni_p_custom *p, tn_list in,
+                          tn_array **out) {
     int status = tni_call_inputs(op, "argument", in);
     if (!status && (p->n < 1 || p->n > TNI_MAX_OUT))
         status = tni_fail(TN_EVALUE, "%s: %d results; 1 to %d are allowed", op, p->n, TNI_MAX_OUT);
     if (!status && !p->vjp) status = tni_fail(TN_EVALUE, "%s: the rule is NULL", op);
     if (!status) status = tni_call_fns(op, fn, p->ud, in, p->n, out);
-    return status ? status : custom_node(p, in, out);
+    return status;
 }
 
 static int custom_run(const char *op, tn_fns fn, const tni_p_custom *p, tn_list in,
                       tn_array **out) {
     tn_scope *s = tn_scope_begin();
-    return tni_call_leave(s, custom_call(op, fn, p, in, out), p->n, out);
+    int status = custom_results(op, fn, p, in, out);
+    if (!status) status = custom_node(p, in, NULL, out);
+    return tni_call_leave(s, status, p->n, out);
 }
 
 int tn_custom_vjp(tn_fns fn, tn_vjp_rule rule, void *ud, tn_list in, int n_out, tn_array **out) {
@@ -69,7 +75,14 @@ int tn_checkpoint(tn_fns fn, void *ud, tn_list in, int n_out, tn_array **out) {
     tni_p_custom p;
     memset(&p, 0, sizeof p);
     p.vjp = (void (*)(void))fn, p.ud = ud, p.n = n_out, p.kind = TNI_CUSTOM_CHECKPOINT;
-    return custom_run("checkpoint", fn, &p, in, out);
+    tn_scope *s = tn_scope_begin();
+    tn_array *key = tni_random_now();
+    int status = tn_array_status(key);
+    if (!status) status = custom_results("checkpoint", fn, &p, in, out);
+    bool drawn = !status && tni_random_drawn(key);
+    if (drawn) p.kind = TNI_CUSTOM_DRAWN;
+    if (!status) status = custom_node(&p, in, drawn ? key : NULL, out);
+    return tni_call_leave(s, status, n_out, out);
 }
 
 int tn_custom_vmap(tn_fns fn, tn_vmap_rule rule, void *ud, tn_list in, int n_out, tn_array **out) {
@@ -245,6 +258,21 @@ static tn_array *custom_after(tn_array *x, int n, tn_array *const *cot) {
     return tni_op1(TNI_PRIM(custom), 1 + n, in, &p, (tn_dtype)x->dtype, x->ndim, x->shape);
 }
 
+/* A checkpoint's function and the key that its last argument is: what it draws is what it drew. */
+typedef struct custom_drawn {
+    tn_fns fn;
+    void *ud;
+} custom_drawn;
+
+static int custom_redraw(tn_list in, tn_array **out, int n_out, void *ud) {
+    const custom_drawn *d = ud;
+    tn_array *key = tn_keep(in.v[in.n - 1]), **outer = tni_random_trace(&key);
+    int status = d->fn((tn_list){in.v, in.n - 1}, out, n_out, d->ud);
+    tni_random_trace(outer);
+    tn_drop(key);
+    return status;
+}
+
 static int custom_again(const tni_node *n, const tni_p_custom *p, tn_array *const *cot,
                         const bool *want, tn_array **grad) {
     int m = n->n_in - p->n, status = 0, given = 0;
@@ -256,7 +284,9 @@ static int custom_again(const tni_node *n, const tni_p_custom *p, tn_array *cons
         x[i] = custom_after(n->in[p->n + i], given, have);
         status = tn_array_status(x[i]);
     }
-    custom_lift lift = {(tn_fns)p->vjp, p->ud, p->levels};
+    custom_drawn drawn = {(tn_fns)p->vjp, p->ud};
+    custom_lift lift = {drawn.fn, drawn.ud, p->levels};
+    if (p->kind == TNI_CUSTOM_DRAWN) lift.fn = custom_redraw, lift.ud = &drawn;
     tni_trace t = {0};
     if (!status) status = tni_trace_open(&t, m, x);
     if (!status)
@@ -280,7 +310,7 @@ TNI_RULE_INFER(custom) {
     if (p->n != c->n_out || p->n > c->n_in)
         return tni_fail(TN_EVALUE, "%s: %d inputs and %d outputs, %d results", c->op, c->n_in,
                         c->n_out, p->n);
-    if (p->kind < TNI_CUSTOM_STOP || p->kind > TNI_CUSTOM_JVP)
+    if (p->kind < TNI_CUSTOM_STOP || p->kind > TNI_CUSTOM_DRAWN)
         return tni_fail(TN_EVALUE, "%s: no kind %d", c->op, p->kind);
     for (int k = 0; k < p->n; k++)
         tni_infer_out(c, k, c->in[k].dtype, c->in[k].ndim, c->in[k].shape);
@@ -299,6 +329,7 @@ TNI_RULE_VJP(custom) {
     case TNI_CUSTOM_JVP:
         return custom_vjp(n, p, cot, grad);
     case TNI_CUSTOM_CHECKPOINT:
+    case TNI_CUSTOM_DRAWN:
         return custom_again(n, p, cot, want, grad);
     case TNI_CUSTOM_AFTER:
     case TNI_CUSTOM_VMAP:
@@ -369,7 +400,8 @@ TNI_RULE_VMAP(custom) {
     const tni_p_custom *p = n->params;
     if (p->kind == TNI_CUSTOM_VMAP) return custom_vmap(n, size, in, out);
     if (p->kind == TNI_CUSTOM_VJP || p->kind == TNI_CUSTOM_JVP ||
-        p->kind == TNI_CUSTOM_CHECKPOINT || p->kind == TNI_CUSTOM_LOST)
+        p->kind == TNI_CUSTOM_CHECKPOINT || p->kind == TNI_CUSTOM_DRAWN ||
+        p->kind == TNI_CUSTOM_LOST)
         return custom_level(n, size, in, out);
     return tni_stack_node(n, tni_stacked(n, in, 0) ? size : -1, in, p, out);
 }

@@ -310,7 +310,8 @@ static int export_operand(export_job *j, tn_array *a, int32_t slot, uint32_t *op
 static bool export_passes(const tni_node *n) {
     const tni_p_custom *p = n->params;
     return n->prim->id == TNI_OP_custom &&
-           (p->kind == TNI_CUSTOM_CHECKPOINT || p->kind == TNI_CUSTOM_VMAP);
+           (p->kind == TNI_CUSTOM_CHECKPOINT || p->kind == TNI_CUSTOM_DRAWN ||
+            p->kind == TNI_CUSTOM_VMAP);
 }
 
 static int export_step(export_job *j, const tni_step *s, uint32_t *operand) {

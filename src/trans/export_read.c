@@ -191,7 +191,8 @@ static int read_check(read_job *r, const ex_trace *t, const ex_node *n, const tn
     tni_spec out[TNI_MAX_OUT];
     if (n->prim->id == TNI_OP_custom &&
         (p->vjp || p->ud || p->levels || p->kind == TNI_CUSTOM_VJP || p->kind == TNI_CUSTOM_JVP ||
-         p->kind == TNI_CUSTOM_CHECKPOINT || p->kind == TNI_CUSTOM_VMAP))
+         p->kind == TNI_CUSTOM_CHECKPOINT || p->kind == TNI_CUSTOM_DRAWN ||
+         p->kind == TNI_CUSTOM_VMAP))
         return read_bad(r, "a derivative rule, which files cannot hold");
     memcpy(out, said, sizeof *out * n->n_out);
     tni_infer_call c = {.op = n->prim->name,
