@@ -6,10 +6,11 @@
 #include <signal.h>
 #include <string.h>
 
-extern const command cmd_generate, cmd_perplexity, cmd_finetune, cmd_tokenize, cmd_render, cmd_info;
+extern const command cmd_generate, cmd_perplexity, cmd_finetune, cmd_fuse, cmd_tokenize, cmd_render,
+    cmd_info;
 
-const command *const commands[] = {&cmd_generate, &cmd_perplexity, &cmd_finetune, &cmd_tokenize,
-                                   &cmd_render,   &cmd_info,       NULL};
+const command *const commands[] = {&cmd_generate, &cmd_perplexity, &cmd_finetune, &cmd_fuse,
+                                   &cmd_tokenize, &cmd_render,     &cmd_info,     NULL};
 
 static void usage(FILE *to) {
     fputs("tenon " TN_VERSION ": language models on arrays in C\n\n", to);

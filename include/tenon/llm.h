@@ -73,6 +73,16 @@ TN_API int tn_llm_adapter_load(tn_llm *m, const char *dir) TN_MUST_CHECK;
 TN_API int tn_llm_adapter_save(const tn_llm *m, const char *dir) TN_MUST_CHECK;
 TN_API void tn_llm_adapter_drop(tn_llm *m);
 
+typedef struct tn_llm_fuse_opt {
+    size_t size;
+    bool dequantize; /* merged matrices of an MLX-quantised folder become floats */
+} tn_llm_fuse_opt;
+/* Writes the model with its adapter merged into the weights to a folder, made if need be: from a
+ * folder model.safetensors (each matrix in its own type; quantised ones quantised anew) and the
+ * other files, from a GGUF file model.gguf (packed matrices that change become f16). One that is
+ * there already is TN_EFILE. opt may be NULL. */
+TN_API int tn_llm_fuse(const tn_llm *m, const char *dir, const tn_llm_fuse_opt *opt) TN_MUST_CHECK;
+
 /* ---- Text and tokens ------------------------------------------------------------------------ */
 
 enum {

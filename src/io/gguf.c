@@ -55,6 +55,7 @@ struct tni_gguf {
     size_t size;
     char *meta; /* copy of data[0, meta_n) */
     size_t meta_n;
+    size_t head; /* bytes up to the end of the keys */
     TNI_VEC(gguf_key) keys;
     TNI_VEC(gguf_record) tensors;
     tni_map key_map, tensor_map;
@@ -468,6 +469,7 @@ static int gguf_parse(tni_gguf *g) {
     gguf_reader r = {.g = g, .where = "the header"};
     int status = gguf_read_head(&r);
     if (!status) status = gguf_read_keys(&r);
+    g->head = r.pos;
     if (!status) status = gguf_read_tensors(&r);
     if (!status) status = gguf_index_all(&r);
     if (!status) status = gguf_check_split(g);
@@ -521,6 +523,8 @@ int tni_gguf_verify(const tni_gguf *g) { return g->file.path ? tni_file_check(&g
 void tni_gguf_forget(const tni_gguf *g, const void *data, size_t bytes) {
     if (g->file.path) tni_file_forget(&g->file, data, bytes);
 }
+
+tni_bytes tni_gguf_head(const tni_gguf *g) { return (tni_bytes){(const char *)g->data, g->head}; }
 
 /* ---- answers ---- */
 

@@ -94,6 +94,14 @@ const tni_gguf_tensor *tni_gguf_tensor_find(const tni_gguf *g, const char *name)
 size_t tni_gguf_tensor_count(const tni_gguf *g);
 const tni_gguf_tensor *tni_gguf_tensor_at(const tni_gguf *g, size_t i); /* in file order */
 
+/* ---- writing ---- */
+
+/* The bytes before the tensors' list: version, counts and keys, as they are in the file. */
+tni_bytes tni_gguf_head(const tni_gguf *g);
+/* Writes the model again, atomically, with with[i] in place of the tensor of that name: any type,
+ * the same dims. */
+int tni_gguf_write_with(const tni_gguf *g, const char *path, const tni_gguf_tensor *with, size_t n);
+
 /* ---- types ---- */
 
 const char *tni_gguf_type_name(int type); /* "Q4_K"; "?" for an unknown id */

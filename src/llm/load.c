@@ -300,15 +300,33 @@ static int load_ends(loader *l) {
     return status;
 }
 
-int tni_llm_load_weights(tn_llm *m) {
-    loader l = {.m = m, .s = m->source, .prefix = ""};
-    tni_weight probe;
-    l.family = m->source->gguf ? 2 : m->arch->conv1d ? 1 : 0;
-    if (!load_find(&l, PART_EMBED, 0, ".weight", &probe)) {
-        l.prefix = m->arch->conv1d ? "transformer." : "";
-        if (!load_find(&l, PART_EMBED, 0, ".weight", &probe))
-            return l.prefix = "", load_missing(&l, PART_EMBED, 0, ".weight");
+/* Finds how the files name things, by the embedding. */
+static bool load_begin(loader *l, tn_llm *m, tni_weight *embed) {
+    *l = (loader){.m = m, .s = m->source, .prefix = ""};
+    l->family = m->source->gguf ? 2 : m->arch->conv1d ? 1 : 0;
+    if (load_find(l, PART_EMBED, 0, ".weight", embed)) return true;
+    l->prefix = m->arch->conv1d ? "transformer." : "";
+    if (load_find(l, PART_EMBED, 0, ".weight", embed)) return true;
+    l->prefix = "";
+    return false;
+}
+
+bool tni_load_site(const tn_llm *m, int64_t layer, const char *key, const char *suffix,
+                   tni_weight *w) {
+    loader l;
+    tni_weight embed;
+    if (!load_begin(&l, (tn_llm *)m, &embed)) return false;
+    for (size_t part = 0; part < sizeof load_names / sizeof *load_names; part++) {
+        const char *at = strstr(load_names[part][m->arch->conv1d], "%d.");
+        if (at && !strcmp(at + 3, key)) return load_find(&l, (load_part)part, layer, suffix, w);
     }
+    return false;
+}
+
+int tni_llm_load_weights(tn_llm *m) {
+    loader l;
+    tni_weight probe;
+    if (!load_begin(&l, m, &probe)) return load_missing(&l, PART_EMBED, 0, ".weight");
     m->vocab = probe.rows;
     m->layer = tni_calloc((size_t)m->layers, sizeof *m->layer);
     if (!m->layer)

@@ -25,6 +25,9 @@ void tni_affine_release(void *owner);
 /* MLX's group and bits of a matrix of `cols` whose packed rows have `words` and scales `groups`. */
 int tni_load_quant(const tni_source *s, const char *name, int64_t cols, int64_t words,
                    int64_t groups, int *group, int *bits);
+/* The tensor of an adapter's matrix ("self_attn.q_proj"); false when the files have none. */
+bool tni_load_site(const tn_llm *m, int64_t layer, const char *key, const char *suffix,
+                   tni_weight *w);
 bool tni_load_is_packed(const tni_weight *w); /* safetensors U32 */
 
 #endif

@@ -12,7 +12,7 @@ import pytest
 
 from tenon_llm import PROGRAM, ROOT
 
-COMMANDS = ["generate", "perplexity", "finetune", "tokenize", "render", "info"]
+COMMANDS = ["generate", "perplexity", "finetune", "fuse", "tokenize", "render", "info"]
 
 
 def run(*args, stdin=b"", env=None, **kw):

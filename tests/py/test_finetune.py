@@ -164,6 +164,83 @@ def test_a_full_disk_loses_nothing(small, data, tmp_path):
     assert run(small, data, out, "--iters", 8, "--resume").returncode == 0
 
 
+# ---- fuse ----
+
+def perplexity(model, text, *more):
+    done = subprocess.run([PROGRAM, "perplexity", "--model", model, "--text", str(text), "--json",
+                           *more], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["perplexity"]
+
+
+def fuse(model, adapter, out, *more):
+    return subprocess.run([PROGRAM, "fuse", "--model", model, "--adapter", str(adapter), "--save",
+                           str(out), *more], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text"
+    path.write_text(" ".join(TEXTS))
+    return path
+
+
+def test_fuse_a_folder(small, whole, text, tmp_path):
+    """Two shards of f16 become one file, beside the other files."""
+    done = fuse(small, whole[0], tmp_path / "fused")
+    assert done.returncode == 0 and not done.stderr
+    assert sorted(os.listdir(tmp_path / "fused")) == sorted(
+        ["model.safetensors"] + [f for f in os.listdir(small) if "safetensors" not in f])
+    want = perplexity(small, text, "--adapter", str(whole[0]))
+    assert abs(perplexity(str(tmp_path / "fused"), text) / want - 1) < 2e-3
+    done = fuse(small, whole[0], tmp_path / "fused")
+    assert done.returncode == 1 and "not overwritten" in done.stderr
+
+
+def test_fuse_gguf(smollm2, data, text, tmp_path):
+    """An adapter of one layer: its packed matrices become f16, all others stay."""
+    done = run(smollm2, data, tmp_path / "a", "--iters", 2, "--layers", 1, "--keys",
+               "self_attn.q_proj,self_attn.k_proj,mlp.down_proj")
+    assert done.returncode == 0, done.stderr
+    assert fuse(smollm2, tmp_path / "a", tmp_path / "fused").returncode == 0
+    fused = str(tmp_path / "fused" / "model.gguf")
+    want, base = perplexity(smollm2, text, "--adapter", str(tmp_path / "a")), perplexity(smollm2,
+                                                                                         text)
+    assert abs(want / base - 1) > 1e-3 and abs(perplexity(fused, text) / want - 1) < 2e-3
+    info = subprocess.run([PROGRAM, "info", "--model", fused], capture_output=True, text=True)
+    assert "Q4_1 207" in info.stdout and "F16 3" in info.stdout
+
+
+def test_fuse_quantised(small, whole, text, tmp_path):
+    """MLX's packing: quantised anew, or left as floats."""
+    mx = pytest.importorskip("mlx.core")
+    model = tmp_path / "model"
+    shutil.copytree(small, model, ignore=shutil.ignore_patterns("*safetensors*"))
+    weights = {}
+    for path in sorted(os.listdir(small)):
+        if path.endswith(".safetensors"):
+            weights.update(mx.load(os.path.join(small, path)))
+    packed = {}
+    for name, w in weights.items():
+        if "_proj" in name and w.shape[1] % 32 == 0:
+            w, scales, biases = mx.quantize(w, group_size=32, bits=8)
+            packed.update({name[:-6] + "scales": scales, name[:-6] + "biases": biases})
+        packed[name] = w
+    mx.save_safetensors(str(model / "model.safetensors"), packed)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(
+        {**config, "quantization": {"group_size": 32, "bits": 8}}))
+    want = perplexity(str(model), text, "--adapter", str(whole[0]))
+    for more, most in (([], 0.03), (["--dequantize"], 2e-3)):
+        out = tmp_path / ("fused" + "".join(more))
+        assert fuse(str(model), whole[0], out, *more).returncode == 0
+        assert abs(perplexity(str(out), text) / want - 1) < most
+        kept = mx.load(str(out / "model.safetensors"))
+        name = "model.layers.2.self_attn.q_proj."
+        assert (name + "scales" in kept) == (not more)
+        assert kept[name + "weight"].dtype == (mx.float16 if more else mx.uint32)
+
+
 # ---- what is refused ----
 
 @pytest.mark.parametrize("args,message", [

@@ -1,0 +1,126 @@
+/* A model with its adapter merged in answers as the two beside each other, for each family; what
+ * is refused; every failing allocation. */
+#include "base/alloc.h"
+#include "llm/dataset.h"
+#include "tap.h"
+#include "tenon/tenon.h"
+#include "tiny_text.h"
+#include <math.h>
+
+#define TINY_GPT2                                                                                  \
+    "{\"model_type\":\"gpt2\",\"n_layer\":2,\"n_embd\":8,\"n_head\":2,\"n_positions\":16,"         \
+    "\"tie_word_embeddings\":false}"
+
+static char dir[] = "/tmp/tenon-fuse-XXXXXX";
+
+static const char *in_dir(const char *name) {
+    static char path[4][256];
+    static int turn;
+    char *p = path[turn++ % 4];
+    snprintf(p, sizeof path[0], "%s/%s", dir, name);
+    return p;
+}
+
+static void drop_fused(void) {
+    char path[512];
+    for (size_t i = 0; i < sizeof tiny_names / sizeof *tiny_names; i++)
+        snprintf(path, sizeof path, "%s/%s", in_dir("fused"), tiny_names[i]), unlink(path);
+    rmdir(in_dir("fused"));
+}
+
+/* An adapter that changes something. */
+static void train(tn_llm *m, const char *keys) {
+    static const char text[] = "{\"text\": \"abcdabcd\"}\n{\"text\": \"ab:cd?\"}\n";
+    tn_llm_data *d;
+    tn_llm_trainer *t;
+    tn_llm_loss l;
+    MUST(!tni_data_parse(m, "x.jsonl", text, strlen(text), NULL, &d));
+    MUST(!tn_llm_adapter_new(m, TN_OPT(tn_llm_lora_opt, .rank = 2, .scale = 4, .keys = keys)));
+    MUST(
+        !tn_llm_trainer_new(m, d, TN_OPT(tn_llm_train_opt, .batch = 2, .learning_rate = 0.05), &t));
+    for (int i = 0; i < 10; i++) MUST(!tn_llm_trainer_step(t, &l));
+    tn_llm_trainer_free(t);
+    tn_llm_data_free(d);
+}
+
+static void scores(tn_llm *m, float out[4]) {
+    static const int32_t ids[] = {9, 4, 5, 7, 2};
+    tn_llm_session *s;
+    MUST(!tn_llm_session_new(m, NULL, &s) && !tn_llm_score(s, ids, 5, out, NULL));
+    tn_llm_session_free(s);
+}
+
+static double farthest(const float *a, const float *b) {
+    double worst = 0;
+    for (int i = 0; i < 4; i++) worst = fmax(worst, fabs((double)(a[i] - b[i])));
+    return worst;
+}
+
+static void test_fused(const char *family, const char *keys) {
+    tn_llm *m, *fused;
+    float plain[4], with[4], merged[4];
+    MUST(!tn_llm_open(dir, &m));
+    scores(m, plain);
+    train(m, keys);
+    scores(m, with);
+    is_i64(tn_llm_fuse(m, in_dir("fused"), NULL), 0, "%s, %s", family, keys ? keys : "all");
+    MUST(!tn_llm_open(in_dir("fused"), &fused));
+    ok(tn_llm_describe(fused).has_template, "other files went with it");
+    ok(!tn_llm_describe(fused).adapter, "it has no adapter");
+    scores(fused, merged);
+    ok(farthest(plain, with) > 1e-3, "the adapter changes answers by %.3f", farthest(plain, with));
+    ok(farthest(merged, with) < 1e-5, "merged, to %.1e", farthest(merged, with));
+    is_i64(tn_llm_fuse(m, in_dir("fused"), NULL), TN_EFILE, "a model there is kept");
+    ok(strstr(tn_error(), "not overwritten"), "says: %s", tn_error());
+    tn_llm_adapter_drop(m);
+    is_i64(tn_llm_fuse(m, in_dir("other"), NULL), TN_ESTATE, "no adapter: %s", tn_error());
+    tn_llm_free(m), tn_llm_free(fused);
+    drop_fused();
+}
+
+static void test_failures(void) {
+    tn_llm *m;
+    int failed = 0, wrong = 0, leaks = 0, left = 0;
+    MUST(!tn_set_threads(1) && !tn_llm_open(dir, &m));
+    train(m, NULL);
+    for (int i = 0; i < 4; i++) {
+        MUST(!tn_llm_fuse(m, in_dir("fused"), NULL));
+        drop_fused();
+    }
+    bool reached = true;
+    for (int64_t n = 1; reached; n++) {
+        tn_memory_clear_cache();
+        int64_t live = tni_alloc_live(), asked = tni_alloc_count();
+        tni_fail_alloc_at(n);
+        int status = tn_llm_fuse(m, in_dir("fused"), NULL);
+        reached = tni_alloc_count() - asked >= n;
+        tni_fail_alloc_at(0);
+        tn_memory_clear_cache();
+        failed += status != 0;
+        if (status && (status != TN_EMEMORY || !strstr(tn_error(), "memory")) && !wrong++)
+            diag("allocation %d: status %d, \"%s\"", (int)n, status, tn_error());
+        if (tni_alloc_live() != live && leaks++ < 3)
+            diag("allocation %d leaves %d blocks", (int)n, (int)(tni_alloc_live() - live));
+        char path[512];
+        snprintf(path, sizeof path, "%s/model.safetensors", in_dir("fused"));
+        left += status && !access(path, F_OK);
+        drop_fused();
+    }
+    ok(failed > 100, "%d runs failed, by one allocation each", failed);
+    is_i64(wrong, 0, "each with TN_EMEMORY and a sentence");
+    is_i64(leaks, 0, "and without a leak");
+    is_i64(left, 0, "or half a model");
+    tn_llm_free(m);
+    MUST(!tn_set_threads(0));
+}
+
+int main(void) {
+    tiny_make(dir);
+    test_fused("llama", NULL);
+    test_fused("llama", "self_attn.k_proj,mlp.up_proj");
+    test_failures();
+    tiny_write(dir, "config.json", TINY_GPT2, strlen(TINY_GPT2));
+    test_fused("gpt2", NULL);
+    tiny_remove(dir);
+    return tap_done();
+}
