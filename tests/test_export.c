@@ -4,6 +4,7 @@
 #include "cases.h"
 #include "every.h"
 #include "exported.h"
+#include "tenon/ext.h"
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -334,6 +335,60 @@ static void test_rules(void) {
     }
 }
 
+/* ---- primitives of callers ---- */
+
+static int twice_infer(const tn_spec *in, int n_in, const void *params, tn_spec *out, int n_out,
+                       void *ud) {
+    (void)params, (void)ud, (void)n_in;
+    for (int k = 0; k < n_out; k++) out[k] = in[0];
+    return 0;
+}
+static int twice_lower(tn_list in, const void *params, tn_array **out, int n_out, void *ud) {
+    (void)params, (void)n_out;
+    out[0] = tn_add(in.v[0], in.v[1]); /* both may be the same */
+    out[1] = tn_matmul(tn_tanh(out[0]), *(tn_array **)ud);
+    return 0;
+}
+static int twice_kernel(const tn_operand *in, int n_in, const tn_operand *out, int n_out,
+                        const void *params, void *ud) {
+    (void)in, (void)n_in, (void)out, (void)n_out, (void)params, (void)ud;
+    return tn_fail(TN_EDEVICE, "the kernel was called");
+}
+static int calls_twice(tn_list in, tn_array **out, int n_out, void *ud) {
+    tn_array *y[2];
+    int status = tn_prim_call(ud, NULL, TN_LIST(in.v[0], tn_exp(in.v[0])), y, 2);
+    if (!status) status = tn_prim_call(ud, NULL, TN_LIST(y[1], y[1]), out, n_out);
+    return status;
+}
+
+static void test_prims(void) {
+    bool distinct = true;
+    for (int i = 0; i < TNI_OP_COUNT; i++)
+        for (int k = 0; k < i && tni_prims[i].name; k++)
+            if (tni_prims[k].name && !strcmp(tni_prims[i].name, tni_prims[k].name)) {
+                distinct = false;
+                diag("two operations are called %s", tni_prims[i].name);
+            }
+    ok(distinct, "operations have names of their own");
+    TN_SCOPE {
+        tn_array *w = tn_random_normal(TN_SHAPE(4, 4), TN_F32, NULL), *x = rows_of(4);
+        tn_prim_desc d = {.size = sizeof d,
+                          .name = "twice",
+                          .n_out = 2,
+                          .ud = &w,
+                          .infer = twice_infer,
+                          .lower = twice_lower};
+        tn_prim *p = tn_prim_new(&d);
+        check("a primitive with a lowering", calls_twice, p, TN_LIST(x), TN_LIST(tn_neg(x)), 2);
+        tn_prim_free(p);
+        d.lower = NULL, d.kernel = twice_kernel;
+        p = tn_prim_new(&d);
+        is_i64(tn_export(path, calls_twice, p, TN_LIST(x), 2), TN_EVALUE, "one without");
+        ok(says("export: twice", "no lowering"), "says so");
+        tn_prim_free(p);
+    }
+}
+
 /* ---- misuse ---- */
 
 static int fails(tn_list in, tn_array **out, int n_out, void *ud) {
@@ -611,6 +666,7 @@ int main(void) {
     test_lifetime();
     test_random();
     test_rules();
+    test_prims();
     test_misuse();
     test_damage();
     test_wrong();

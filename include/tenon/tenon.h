@@ -656,7 +656,8 @@ TN_API tn_compile_stats tn_compiled_stats(tn_compiled *c);
  *     tn_vjp(tn_imported_call, f, TN_LIST(x), TN_LIST(cotangent), &y, &gradient);
  *
  * The same function gives the same bytes. Draws from the thread's random sequence stay draws. The
- * rule of a tn_custom_vjp is code and stays behind: differentiating it is an error then. */
+ * rule of a tn_custom_vjp is code and stays behind: differentiating it is an error then. Primitives
+ * of tenon/ext.h are written as what they are lowered to. */
 
 /* fn with n_out results, traced for `in`, to a file, which is replaced or left alone. */
 TN_API int tn_export(const char *path, tn_fns fn, void *ud, tn_list in, int n_out) TN_MUST_CHECK;

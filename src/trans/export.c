@@ -45,6 +45,7 @@ typedef struct export_job {
     export_map views; /* values that hang on constants alone */
     export_map uses;  /* how often the graph takes what is not yet evaluated of them */
     bool open;        /* what the function makes may depend on sizes: nothing of it is evaluated */
+    bool lowering;    /* `views` holds the inputs of a node that is written by its lowering */
 } export_job;
 
 static int export_no_memory(void) { return tni_fail_memory(sizeof(ex_node), "exporting"); }
@@ -166,8 +167,6 @@ static void export_custom(tni_p_custom *p) {
 static int export_node(export_job *j, const tni_node *n, size_t in) {
     ex_trace *x = j->x;
     const tni_prim *p = n->prim;
-    if (p->id < 0 || p->id >= TNI_OP_COUNT || p != &tni_prims[p->id])
-        return tni_fail(TN_EVALUE, "export: %s is not an operation of the library", p->name);
     ex_node y = {p, (uint32_t)n->n_in, (uint32_t)n->n_out, in, x->params.n, (uint32_t)x->values.n};
     size_t units = tni_ex_units(p);
     if (tni_vec_reserve(&x->params, x->params.n + units) || tni_vec_push(&x->nodes, y))
@@ -260,30 +259,91 @@ static int export_views(export_job *j, tn_array *a, uint32_t *operand) {
     return status;
 }
 
-/* In an open trace: what the function made, as nodes. */
-static int export_made(export_job *j, tn_array *a, int depth, uint32_t *operand) {
+/* A checkpoint says how to go back with less memory, a custom_vmap how to take many calls at once:
+ * the results are what the node was given. */
+static bool export_passes(const tni_node *n) {
+    const tni_p_custom *p = n->params;
+    return n->prim->id == TNI_OP_custom &&
+           (p->kind == TNI_CUSTOM_CHECKPOINT || p->kind == TNI_CUSTOM_DRAWN ||
+            p->kind == TNI_CUSTOM_VMAP);
+}
+
+static int export_lowered(export_job *j, const tni_node *n, const uint32_t *operand, int depth,
+                          uint32_t *out);
+
+/* Records n over operands; out[k] are those of its results. */
+static int export_emit(export_job *j, const tni_node *n, const uint32_t *operand, int depth,
+                       uint32_t *out) {
+    const tni_prim *p = n->prim;
+    size_t in = j->x->operands.n, first = j->x->values.n;
     int status = 0;
-    if (tni_state_of(a) == TNI_LAZY && !export_inside(j, a)) status = tn_eval(TN_LIST(a));
+    if (export_passes(n)) {
+        memcpy(out, operand, sizeof *out * (size_t)n->n_out);
+        return 0;
+    }
+    if (p->id < 0 || p->id >= TNI_OP_COUNT || p != &tni_prims[p->id])
+        return export_lowered(j, n, operand, depth, out);
+    for (int i = 0; i < n->n_in && !status; i++) status = export_push(j, operand[i]);
+    if (!status) status = export_node(j, n, in);
+    for (int k = 0; k < n->n_out; k++) out[k] = (uint32_t)first + (uint32_t)k;
+    return status;
+}
+
+/* As nodes: what an open function made of constants, or a lowering of a node's inputs. */
+static int export_made(export_job *j, tn_array *a, int depth, uint32_t *operand) {
+    uint32_t out[TNI_MAX_OUT];
+    int status = 0;
+    if (export_get(&j->views, export_address(a), operand)) return 0;
+    if (tni_state_of(a) == TNI_LAZY &&
+        (a->flags & TNI_A_TRACER || (!j->lowering && !export_inside(j, a))))
+        status = tn_eval(TN_LIST(a));
     if (status || tni_state_of(a) != TNI_LAZY)
         return status ? status : export_constant(j, a, operand);
-    if (export_get(&j->views, export_address(a), operand)) return 0;
-    if (depth == EXPORT_NESTING)
+    if (depth >= EXPORT_NESTING)
         return tni_fail(TN_EVALUE,
-                        "export: more than %d operations on top of each other without an "
-                        "argument",
+                        "export: more than %d operations on top of each other within one "
+                        "that is written as several, or without an argument",
                         EXPORT_NESTING);
     const tni_node *n = a->node;
     uint32_t *v = tni_alloc_array((size_t)n->n_in + 1, sizeof *v);
     if (!v) return export_no_memory();
     for (int i = 0; i < n->n_in && !status; i++)
         status = export_made(j, n->in[i], depth + 1, &v[i]);
-    size_t in = j->x->operands.n, out = j->x->values.n;
-    for (int i = 0; i < n->n_in && !status; i++) status = export_push(j, v[i]);
+    if (!status) status = export_emit(j, n, v, depth, out);
     tni_free(v);
-    if (!status) status = export_node(j, n, in);
     for (int k = 0; k < n->n_out && !status; k++)
-        status = export_put(&j->views, export_address(n->out[k]), (uint32_t)(out + (size_t)k));
-    *operand = (uint32_t)out + (uint32_t)a->out_index;
+        if (n->out[k]) status = export_put(&j->views, export_address(n->out[k]), out[k]);
+    if (!status) *operand = out[a->out_index];
+    return status;
+}
+
+/* A primitive of the caller, whose kernel is code: by what it is made of. */
+static int export_lowered(export_job *j, const tni_node *n, const uint32_t *operand, int depth,
+                          uint32_t *out) {
+    tn_array *y[TNI_MAX_OUT] = {NULL};
+    uint32_t known;
+    if (!n->prim->lower)
+        return tni_fail(TN_EVALUE,
+                        "export: %s has no lowering, and files hold no code of the caller's",
+                        n->prim->name);
+    export_map outer = j->views;
+    bool lowering = j->lowering;
+    j->views = (export_map){0}, j->lowering = true;
+    tn_scope *s = tn_scope_begin();
+    int status = n->prim->lower(n, y);
+    for (int i = 0; i < n->n_in && !status; i++)
+        if (!export_get(&j->views, export_address(n->in[i]), &known))
+            status = export_put(&j->views, export_address(n->in[i]), operand[i]);
+    for (int k = 0; k < n->n_out && !status; k++) {
+        if (!y[k] || tni_is_error(y[k]))
+            status = tni_fail(TN_EVALUE, "export: the lowering of %s has no result %d: %s",
+                              n->prim->name, k, y[k] ? tn_array_error(y[k]) : "it is NULL");
+        else
+            status = export_made(j, y[k], depth + 1, &out[k]);
+    }
+    tn_scope_end(s);
+    tni_free(j->views.v);
+    j->views = outer, j->lowering = lowering;
     return status;
 }
 
@@ -305,27 +365,12 @@ static int export_operand(export_job *j, tn_array *a, int32_t slot, uint32_t *op
     return 0;
 }
 
-/* A checkpoint says how to go back with less memory, a custom_vmap how to take many calls at once:
- * the results are what the node was given. */
-static bool export_passes(const tni_node *n) {
-    const tni_p_custom *p = n->params;
-    return n->prim->id == TNI_OP_custom &&
-           (p->kind == TNI_CUSTOM_CHECKPOINT || p->kind == TNI_CUSTOM_DRAWN ||
-            p->kind == TNI_CUSTOM_VMAP);
-}
-
 static int export_step(export_job *j, const tni_step *s, uint32_t *operand) {
     const tni_node *n = s->node;
-    bool passes = export_passes(n);
-    int status = 0, n_in = passes ? n->n_out : n->n_in;
-    for (int i = 0; i < n_in && !status; i++)
+    int status = 0;
+    for (int i = 0; i < n->n_in && !status; i++)
         status = export_operand(j, n->in[i], j->t.in_slot.v[s->in + i], &operand[i]);
-    size_t in = j->x->operands.n, out = j->x->values.n;
-    for (int i = 0; i < n_in && !status && !passes; i++) status = export_push(j, operand[i]);
-    if (!status && !passes) status = export_node(j, n, in);
-    for (int k = 0; k < n->n_out && !status; k++)
-        j->number[s->slot + k] = passes ? operand[k] : (uint32_t)out + (uint32_t)k;
-    return status;
+    return status ? status : export_emit(j, n, operand, 0, j->number + s->slot);
 }
 
 /* Arguments, and the random key if it was drawn from. */
