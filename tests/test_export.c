@@ -294,6 +294,22 @@ static int with_rule(tn_list in, tn_array **out, int n_out, void *ud) {
 static int with_checkpoint(tn_list in, tn_array **out, int n_out, void *ud) {
     return tn_checkpoint(square, ud, in, n_out, out);
 }
+static int checkpoint_drops(tn_list in, tn_array **out, int n_out, void *ud) {
+    return tn_checkpoint(dropout, ud, in, n_out, out);
+}
+static int checkpoint_draws(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out;
+    tn_array *one = tn_ones_like(in.v[0]);
+    return tn_vjp(checkpoint_drops, ud, in, TN_LIST(one), out, out + 1);
+}
+static int jvp_rule(tn_list in, tn_list out, tn_list tan, tn_array **out_tan, void *ud) {
+    (void)in, (void)out, (void)ud;
+    out_tan[0] = tn_sum(tan.v[0], TN_ALL, false);
+    return 0;
+}
+static int with_jvp(tn_list in, tn_array **out, int n_out, void *ud) {
+    return tn_custom_jvp(square, jvp_rule, ud, in, n_out, out);
+}
 static int vmap_rule(tn_list in, tn_ints axes, tn_array **out, int64_t *out_axes, void *ud) {
     (void)in, (void)axes, (void)out, (void)out_axes, (void)ud;
     return TN_ECANCELLED;
@@ -324,6 +340,8 @@ static void test_rules(void) {
         if (!status) status = checkpoint_grad(TN_LIST(x), z, 2, NULL);
         ok(!status && same(y[1], z[1]), "its gradient");
         tn_imported_free(f);
+        check("a checkpoint that draws", checkpoint_draws, NULL, TN_LIST(x), TN_LIST(tn_neg(x)), 2);
+        check("custom_jvp", with_jvp, NULL, TN_LIST(x), TN_LIST(tn_neg(x)), 1);
         check("custom_vmap", with_vmap, NULL, TN_LIST(x), TN_LIST(tn_neg(x)), 1);
         f = tn_import(path);
         status = tn_vmap(tn_imported_call, f, TN_LIST(tn_stack(TN_LIST(x, x), 0)), TN_AXES(0), 1,

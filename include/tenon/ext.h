@@ -1,7 +1,7 @@
 /* Primitives of your own, which take part in everything: evaluation, fusion around them, tn_grad,
- * tn_vjp, tn_jvp, tn_vmap, tn_checkpoint, tn_compile; but not files: tn_export refuses them. You
- * give a shape rule and a kernel (or a composition of other ops); rules for derivatives and for
- * tn_vmap as far as you need them. See examples/10_custom_op_csr.c.
+ * tn_vjp, tn_jvp, tn_vmap, tn_checkpoint, tn_compile; tn_export writes what they are lowered to and
+ * refuses those that are not. You give a shape rule and a kernel (or a composition of other ops);
+ * rules for derivatives and for tn_vmap as far as you need them. See examples/10_custom_op_csr.c.
  *
  *     static int twice_infer(const tn_spec *in, int n_in, const void *params, tn_spec *out,
  *                            int n_out, void *ud) {
