@@ -74,7 +74,8 @@ typedef struct tn_prim_desc {
     int n_out;          /* results: 1 to 8 */
     uint32_t flags;     /* TN_PRIM_... */
     void *ud;           /* handed to every rule */
-    void (*release)(void *ud); /* when nothing can call a rule any more; may be NULL */
+    void (*release)(void *ud); /* when nothing can call a rule any more, on any thread; may be
+                                  NULL */
 
     /* The shape rule: out[k] from the inputs' specs. Needed. */
     int (*infer)(const tn_spec *in, int n_in, const void *params, tn_spec *out, int n_out,
