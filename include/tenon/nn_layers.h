@@ -190,6 +190,87 @@ TN_API tn_array *tn_nn_sinusoidal(tn_array *positions, int64_t dims,
  * offset + i and key j, times a slope of the head's. */
 TN_API tn_array *tn_nn_alibi(int64_t q, int64_t k, int heads, int64_t offset, tn_dtype dtype);
 
+/* ---- Transformers ---------------------------------------------------------------------------
+ * Attention and two linear maps, each with a norm before it and its input added after it. x is
+ * [N, L, dims]; what is looked at is said as in attention, by tn_sdpa_opt (may be NULL). */
+
+typedef struct tn_nn_transformer_opt {
+    size_t size;
+    int64_t mlp_dims;            /* 4 dims */
+    double dropout;              /* 0: after attention, and between the linear maps */
+    tn_nn_activation activation; /* tn_nn_relu */
+    bool norm_last;              /* norms after what was added, not before */
+    bool checkpoint;             /* stacks: layers are run again when gradients are computed */
+} tn_nn_transformer_opt;
+
+typedef struct tn_nn_transformer_encoder_layer {
+    tn_nn_multi_head_attention attention;
+    tn_nn_layer_norm ln1, ln2;
+    tn_nn_linear linear1, linear2;
+    tn_nn_transformer_opt opt;
+    void *again; /* for checkpoints */
+} tn_nn_transformer_encoder_layer;
+/* Every query looks at the keys of x. */
+TN_API int tn_nn_transformer_encoder_layer_init(tn_nn_transformer_encoder_layer *l, tn_params *p,
+                                                const char *name, int64_t dims, int heads,
+                                                const tn_nn_transformer_opt *opt) TN_MUST_CHECK;
+TN_API tn_array *tn_nn_transformer_encoder_layer_call(const tn_nn_transformer_encoder_layer *l,
+                                                      tn_array *x, const tn_sdpa_opt *look,
+                                                      bool training);
+
+typedef struct tn_nn_transformer_decoder_layer {
+    tn_nn_multi_head_attention self_attention, cross_attention;
+    tn_nn_layer_norm ln1, ln2, ln3;
+    tn_nn_linear linear1, linear2;
+    tn_nn_transformer_opt opt;
+    void *again;
+} tn_nn_transformer_decoder_layer;
+/* Queries look at x, then at memory [N, Lm, dims]. */
+TN_API int tn_nn_transformer_decoder_layer_init(tn_nn_transformer_decoder_layer *l, tn_params *p,
+                                                const char *name, int64_t dims, int heads,
+                                                const tn_nn_transformer_opt *opt) TN_MUST_CHECK;
+TN_API tn_array *tn_nn_transformer_decoder_layer_call(const tn_nn_transformer_decoder_layer *l,
+                                                      tn_array *x, tn_array *memory,
+                                                      const tn_sdpa_opt *look,
+                                                      const tn_sdpa_opt *memory_look,
+                                                      bool training);
+
+/* n layers and a norm at the end. The layers' memory belongs to the tree. */
+typedef struct tn_nn_transformer_encoder {
+    tn_nn_transformer_encoder_layer *layers;
+    int n;
+    tn_nn_layer_norm ln;
+} tn_nn_transformer_encoder;
+TN_API int tn_nn_transformer_encoder_init(tn_nn_transformer_encoder *l, tn_params *p,
+                                          const char *name, int n, int64_t dims, int heads,
+                                          const tn_nn_transformer_opt *opt) TN_MUST_CHECK;
+TN_API tn_array *tn_nn_transformer_encoder_call(const tn_nn_transformer_encoder *l, tn_array *x,
+                                                const tn_sdpa_opt *look, bool training);
+typedef struct tn_nn_transformer_decoder {
+    tn_nn_transformer_decoder_layer *layers;
+    int n;
+    tn_nn_layer_norm ln;
+} tn_nn_transformer_decoder;
+TN_API int tn_nn_transformer_decoder_init(tn_nn_transformer_decoder *l, tn_params *p,
+                                          const char *name, int n, int64_t dims, int heads,
+                                          const tn_nn_transformer_opt *opt) TN_MUST_CHECK;
+TN_API tn_array *tn_nn_transformer_decoder_call(const tn_nn_transformer_decoder *l, tn_array *x,
+                                                tn_array *memory, const tn_sdpa_opt *look,
+                                                const tn_sdpa_opt *memory_look, bool training);
+
+/* Both: the decoder, given the target, looks at what the encoder made of the source. */
+typedef struct tn_nn_transformer {
+    tn_nn_transformer_encoder encoder;
+    tn_nn_transformer_decoder decoder;
+} tn_nn_transformer;
+TN_API int tn_nn_transformer_init(tn_nn_transformer *l, tn_params *p, const char *name,
+                                  int64_t dims, int heads, int encoder_layers, int decoder_layers,
+                                  const tn_nn_transformer_opt *opt) TN_MUST_CHECK;
+TN_API tn_array *tn_nn_transformer_call(const tn_nn_transformer *l, tn_array *source,
+                                        tn_array *target, const tn_sdpa_opt *source_look,
+                                        const tn_sdpa_opt *target_look,
+                                        const tn_sdpa_opt *memory_look, bool training);
+
 /* ---- Recurrence -----------------------------------------------------------------------------
  * x [..., steps, in] to [..., steps, hidden]: all states, one after the other; states before the
  * first (NULL: 0) are [..., hidden]. */
