@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the system packages Tenon needs, and says which and what for.
-#     tools/deps.sh [--check] [build] [run] [test]     (default: build)
+#     tools/deps.sh [--check] [build] [run] [test] [peer]     (default: build)
 # --check only reports: exit status 0 when all is there, 1 when not.
 # A package counts as present when what it is needed for works (a program, a
 # library, a file), whoever installed it; only what is missing is asked of apt-get.
@@ -10,8 +10,8 @@ groups=
 for arg; do
     case $arg in
     --check) check=1 ;;
-    build | run | test) groups="$groups $arg" ;;
-    *) echo "usage: tools/deps.sh [--check] [build] [run] [test]" >&2; exit 2 ;;
+    build | run | test | peer) groups="$groups $arg" ;;
+    *) echo "usage: tools/deps.sh [--check] [build] [run] [test] [peer]" >&2; exit 2 ;;
     esac
 done
 groups=" ${groups:-build} "
@@ -45,6 +45,9 @@ test|cmd:mandoc|mandoc|manual page check
 test|cmd:aarch64-linux-gnu-gcc|gcc-aarch64-linux-gnu|builds the NEON kernels
 test|file:/usr/aarch64-linux-gnu/include/stdio.h|libc6-dev-arm64-cross|C library for that build
 test|cmd:qemu-aarch64|qemu-user|runs the NEON tests
+test|pc:zlib|zlib1g-dev|gzip files and pictures of the training examples
+test|file:/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz|dataset-fashion-mnist|pictures that the examples learn from
+peer|file:/usr/lib/python3/dist-packages/torch/__init__.py|python3-torch|training is compared with PyTorch (500 MB)
 '
 
 present() {

@@ -16,7 +16,7 @@ src/cpu   cpu/ core/ base/ eval/program.h ops/prims.h ops/ew.h ops/ids.h ops/ele
 src/nn    nn/ io/ base/ tenon/
 src/llm   llm/ io/ base/ tenon/
 cmd       cmd/ base/ tenon/
-examples  tenon/
+examples  tenon/ common/
 '
 failed=0
 for file in $(find include src cmd examples -name '*.[ch]' -o -name '*.def' | sort); do
