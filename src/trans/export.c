@@ -291,11 +291,11 @@ static int export_emit(export_job *j, const tni_node *n, const uint32_t *operand
 
 /* As nodes: what an open function made of constants, or a lowering of a node's inputs. */
 static int export_made(export_job *j, tn_array *a, int depth, uint32_t *operand) {
+    bool nodes = j->lowering || depth < 0 || export_inside(j, a); /* -1: a result */
     uint32_t out[TNI_MAX_OUT];
     int status = 0;
     if (export_get(&j->views, export_address(a), operand)) return 0;
-    if (tni_state_of(a) == TNI_LAZY &&
-        (a->flags & TNI_A_TRACER || (!j->lowering && !export_inside(j, a))))
+    if (tni_state_of(a) == TNI_LAZY && (a->flags & TNI_A_TRACER || !nodes))
         status = tn_eval(TN_LIST(a));
     if (status || tni_state_of(a) != TNI_LAZY)
         return status ? status : export_constant(j, a, operand);
@@ -397,6 +397,8 @@ static int export_count_all(export_job *j) {
         for (int i = 0; i < s->node->n_in && !status; i++)
             if (t->in_slot.v[s->in + i] < 0) status = export_count(j, s->node->in[i]);
     }
+    for (int k = 0; k < t->n_out && !status && j->open; k++)
+        if (t->out_slot[k] < 0) status = export_count(j, t->out[k]);
     return status;
 }
 
@@ -410,7 +412,8 @@ static int export_record(export_job *j) {
     for (size_t k = 0; k < t->steps.n && !status; k++)
         status = export_step(j, &t->steps.v[k], operand);
     for (int k = 0; k < n_out - !j->x->random && !status; k++) {
-        status = export_operand(j, t->out[k], t->out_slot[k], &y);
+        status = j->open && t->out_slot[k] < 0 ? export_made(j, t->out[k], -1, &y)
+                                               : export_operand(j, t->out[k], t->out_slot[k], &y);
         if (!status && tni_vec_push(&j->x->results, y)) status = export_no_memory();
     }
     tni_free(operand);
