@@ -30,7 +30,9 @@ static int save(const char *path) {
         tn_exporter *e = tn_exporter_new(score, &m, 1);
         if (!e) return 1;
         status = tn_exporter_add(e, TN_LIST(tn_zeros(TN_SHAPE(3), TN_F32)));
-        if (!status) status = tn_exporter_add(e, TN_LIST(tn_zeros(TN_SHAPE(2, 3), TN_F32)));
+        if (!status) /* for any number of rows: two examples say what may vary */
+            status = tn_exporter_add_shapeless(e, TN_LIST(tn_zeros(TN_SHAPE(2, 3), TN_F32)),
+                                               TN_LIST(tn_zeros(TN_SHAPE(5, 3), TN_F32)));
         if (!status) status = tn_exporter_save(e, path, "score of three measurements");
         tn_exporter_free(e);
     }
@@ -44,18 +46,18 @@ static int use(const char *path) {
     if (!f) return 1;
     printf("%s: %d signatures\n", tn_imported_text(f), tn_imported_traces(f));
     TN_SCOPE {
-        tn_array *x = tn_arange(0, 6, 1, TN_F32), *one = tn_slice_axis(x, 0, 0, 3), *y, *g;
-        tn_list both = TN_LIST(tn_reshape(x, TN_SHAPE(2, 3)));
+        tn_array *x = tn_arange(0, 12, 1, TN_F32), *one = tn_slice_axis(x, 0, 0, 3), *y, *g;
+        tn_list four = TN_LIST(tn_reshape(x, TN_SHAPE(4, 3)));
         if (tn_imported_call(TN_LIST(one), &y, 1, f)) break;
         print("one:", y);
-        if (tn_imported_call(both, &y, 1, f)) break;
-        print("two:", y);
+        if (tn_imported_call(four, &y, 1, f)) break;
+        print("four:", y);
         if (tn_value_and_grad_of(tn_imported_call, f, TN_LIST(one), NULL, 1, 1, &y, &g)) break;
         print("gradient:", g);
-        if (tn_vmap(tn_imported_call, f, both, TN_AXES(0), 1, TN_ALL, &y)) break;
+        if (tn_vmap(tn_imported_call, f, four, TN_AXES(0), 1, TN_ALL, &y)) break;
         print("one by one:", y);
         if (!tn_imported_call(TN_LIST(x), &y, 1, f)) break;
-        printf("six: %s\n", tn_status_name(tn_array_status(y)));
+        printf("twelve: %s\n", tn_status_name(tn_array_status(y)));
         tn_imported_free(f);
         return 0;
     }
