@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Training steps of Tenon beside PyTorch's and MLX's: speed and peak memory, in one table.
+
+    bench/train_steps.py [--bench build/bench/bench_train] [--rounds 3] [--threads N]
+                         [--torch-python /usr/bin/python3] [--mlx-python build/venv/bin/python]
+                         [--only mlp,cnn,gpt]
+
+A round runs every program once, one after the other, each in a process of its own; medians over the
+rounds of the medians over the steps. A peer whose Python lacks the package is left out. Peak memory is
+the process's resident set, the interpreter and its libraries included; `arrays` is what Tenon's arrays
+took at once."""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+STEPS = {"mlp": {"tenon": 400, "torch": 400, "mlx": 40}, "cnn": {"tenon": 40, "torch": 40, "mlx": 2},
+         "gpt": {"tenon": 6, "torch": 6, "mlx": 1}}
+
+
+def run(command, threads):
+    env = {**os.environ, "TENON_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.strip().split("\n")[-1])
+
+
+def has(python, package):
+    return bool(python) and subprocess.run([python, "-c", "import " + package], stderr=subprocess.DEVNULL).returncode == 0
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--bench", default=os.path.join(HERE, "..", "build", "bench", "bench_train"))
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--torch-python", default="/usr/bin/python3")
+    p.add_argument("--mlx-python", default=os.path.join(HERE, "..", "build", "venv", "bin", "python"))
+    p.add_argument("--only", default="mlp,cnn,gpt")
+    o = p.parse_args()
+    peers = [n for n, python, package in (("torch", o.torch_python, "torch"), ("mlx", o.mlx_python, "mlx.core"))
+             if has(python, package)]
+    print(f"{o.threads} threads, {o.rounds} rounds\n")
+    print("| network | program | step | against Tenon | peak memory | against Tenon | arrays |")
+    print("|---|---|---|---|---|---|---|")
+    for which in o.only.split(","):
+        got = {n: [] for n in ["tenon"] + peers}
+        for _ in range(o.rounds):
+            for n in got:
+                steps = str(STEPS[which][n])
+                python = {"torch": o.torch_python, "mlx": o.mlx_python}.get(n)
+                command = [o.bench, which, steps] if n == "tenon" else [
+                    python, os.path.join(HERE, "train_peer.py"), n, which, steps, str(o.threads)]
+                got[n].append(run(command, o.threads))
+        mid = {n: {k: statistics.median(r[k] for r in v) for k in v[0] if k != "loss"} for n, v in got.items()}
+        for n, m in mid.items():
+            arrays = f"{m['arrays'] / 1e6:.0f} MB" if "arrays" in m else ""
+            print(f"| {which} | {n} | {m['seconds'] * 1e3:.2f} ms | {m['seconds'] / mid['tenon']['seconds']:.2f} | "
+                  f"{m['resident'] / 1e6:.0f} MB | {m['resident'] / mid['tenon']['resident']:.2f} | {arrays} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
