@@ -534,6 +534,38 @@ static void *thread_calls(void *ud) {
     return equal;
 }
 
+/* Memory that stays: of the largest plan, for all of them, until the function goes. */
+static int three_passes(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out, (void)ud;
+    tn_array *y = tn_matmul(tn_exp(tn_neg(in.v[0])), in.v[0]);
+    out[0] = tn_sum(tn_matmul(y, y), TN_ALL, false);
+    return 0;
+}
+
+static void test_keep(void) {
+    static const int64_t side[] = {64, 256, 64, 128, 256};
+    tn_compiled *c = tn_compile(three_passes, NULL, 1, TN_OPT(tn_compile_opt, .keep = true));
+    size_t before = tn_memory_stats().active, most = 0;
+    bool equal = true;
+    int wrong = 0;
+    for (int i = 0; i < 5; i++) {
+        TN_SCOPE {
+            tn_array *x = tn_astype(tn_arange(0, (double)(side[i] * side[i]), 1, TN_I32), TN_F32);
+            tn_array *want, *got;
+            x = tn_div(tn_reshape(x, TN_SHAPE(side[i], side[i])), tn_f32(65536));
+            equal = equal && !tn_compiled_call(c, TN_LIST(x), &got) &&
+                    !three_passes(TN_LIST(x), &want, 1, NULL) && same(want, got);
+        }
+        size_t arena = tn_compiled_stats(c).arena, kept = tn_memory_stats().active - before;
+        most = arena > most ? arena : most;
+        wrong += kept < most || kept > most + most / 8 + 65536;
+    }
+    ok(equal && most > 256 * 256 * 4, "kept memory: the same results");
+    is_i64(wrong, 0, "no more and no less than the largest plan needs");
+    tn_compiled_free(c);
+    ok(tn_memory_stats().active <= before + 65536, "it goes with the function");
+}
+
 static void test_threads(void) {
     tn_compiled *c = tn_compile(counted, NULL, 1, TN_OPT(tn_compile_opt, .capacity = 3));
     pthread_t t[3];
@@ -564,6 +596,7 @@ int main(void) {
     test_allocations();
     test_memory(0);
     test_memory(1);
+    test_keep();
     test_threads();
     return tap_done();
 }

@@ -620,6 +620,7 @@ typedef struct tn_compile_opt {
     size_t size;
     tn_slots state; /* slots that fn reads and may tn_assign to: arguments and results besides */
     int capacity;   /* plans kept, 32 by default; the one not used for longest makes room */
+    bool keep;      /* the plans' memory stays with the function between calls: for large steps */
 } tn_compile_opt;
 
 /* fn with n_out results. `ud` and the slots must stay valid while the object lives. NULL with

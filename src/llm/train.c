@@ -201,7 +201,8 @@ static int train_make(tn_llm_trainer *t, const tn_llm_data *data) {
     if (status) return status;
     tn_slots state = tn_optim_slots(t->optim), read = tn_params_slots(t->params);
     if (state.n >= 0)
-        t->step = tn_compile(train_step_fn, t, 2, TN_OPT(tn_compile_opt, .state = state));
+        t->step =
+            tn_compile(train_step_fn, t, 2, TN_OPT(tn_compile_opt, .state = state, .keep = true));
     if (t->step) t->loss = tn_compile(train_score_fn, t, 2, TN_OPT(tn_compile_opt, .state = read));
     return t->loss ? 0 : tni_error_code();
 }

@@ -2,6 +2,7 @@
 #include "trans/compile.h"
 #include "base/alloc.h"
 #include "base/err.h"
+#include "core/buffer.h"
 #include "ops/build.h"
 #include "ops/random.h"
 #include "trans/call.h"
@@ -35,6 +36,7 @@ tn_compiled *tn_compile(tn_fns fn, void *ud, int n_out, const tn_compile_opt *op
     pthread_mutex_init(&c->lock, NULL);
     c->fn = fn, c->ud = ud, c->n_out = n_out;
     c->state = state, c->n_state = n_state, c->capacity = capacity;
+    c->keep = opt && opt->keep;
     return c;
 }
 
@@ -42,6 +44,7 @@ void tn_compiled_free(tn_compiled *c) {
     if (!c) return;
     for (size_t i = 0; i < c->plans.n; i++) tni_compiled_plan_free(c->plans.v[i]);
     tni_vec_free(&c->plans);
+    tni_buffer_release(c->arena);
     tni_free(c->state);
     pthread_mutex_destroy(&c->lock);
     tni_free(c);

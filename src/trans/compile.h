@@ -47,6 +47,8 @@ struct tn_compiled {
     tn_fns fn;
     void *ud;
     int n_out, n_state, capacity;
+    bool keep;
+    tni_buffer *arena; /* with `keep`: the largest so far, for all plans */
     tn_array ***state; /* slots */
     TNI_VEC(compiled_plan *) plans;
     uint64_t clock;

@@ -153,12 +153,21 @@ static bool run_spoiled(const compiled_plan *p, size_t n) {
     return false;
 }
 
+/* Memory of at least n bytes. A kept one that is too small goes before the larger is made. */
+static tni_buffer *run_arena(tn_compiled *c, size_t n) {
+    tni_buffer *b = c->arena;
+    c->arena = NULL;
+    if (b && b->size >= n) return b;
+    tni_buffer_release(b);
+    return tni_buffer_new(n);
+}
+
 int tni_compiled_run(tn_compiled *c, compiled_plan *p, tn_array *const *x, tn_array **out) {
     size_t done = 0;
     tni_buffer *arena = NULL;
     int status = run_arguments(p, x);
     if (!status) status = run_made(c, p, x);
-    if (!status && p->flat.arena && !(arena = tni_buffer_new(p->flat.arena))) status = TN_EMEMORY;
+    if (!status && p->flat.arena && !(arena = run_arena(c, p->flat.arena))) status = TN_EMEMORY;
     if (!status) {
         status = tni_flat_run(&p->flat, arena ? arena->data : NULL, &done);
         if (status && run_spoiled(p, done))
@@ -167,6 +176,9 @@ int tni_compiled_run(tn_compiled *c, compiled_plan *p, tn_array *const *x, tn_ar
     }
     if (!status) run_finish(c, p, x, out);
     run_release(p, c->n_out);
-    tni_buffer_release(arena);
+    if (c->keep && arena)
+        c->arena = arena;
+    else
+        tni_buffer_release(arena);
     return status;
 }
