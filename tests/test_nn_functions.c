@@ -57,9 +57,20 @@ static void test_deviation(void) {
     }
 }
 
+static int half_loss(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out, (void)ud;
+    out[0] = tn_nn_cross_entropy(in.v[0], in.v[1], TN_NN_SUM, NULL);
+    return 0;
+}
+
 static int life(void) {
     int status = 0;
     TN_SCOPE {
+        tn_array *value[1], *grad[1], *t = tn_array_new((int8_t[]){1, -1}, TN_I8, TN_SHAPE(2));
+        tn_list in = TN_LIST(tn_nn_init_normal(TN_SHAPE(2, 5), 0, 1, TN_BF16), t);
+        status = tn_value_and_grad_of(half_loss, NULL, in, NULL, 1, 1, value, grad);
+        if (!status) status = tn_eval(TN_LIST(value[0], grad[0]));
+        if (status) break;
         tn_array *x = tn_nn_init_orthogonal(TN_SHAPE(4, 6), 1, TN_F32);
         tn_array *y = tn_nn_init_sparse(TN_SHAPE(4, 6), 0.5, 0, 1, TN_F32);
         tn_array *z = tn_nn_glu(tn_nn_log_softmax(tn_nn_mish(tn_nn_selu(tn_add(x, y))), 0), 1);

@@ -48,38 +48,19 @@ static tn_array *losses_differ(const char *op, const char *what, tn_array *a, tn
 static tn_array *losses_scale(double x, tn_array *a) { return tn_mul(tn_f32(x), a); }
 
 /* f16 and bf16 to f32: sums of logits lose too much in them. */
-static tn_array *losses_wide(tn_array *a) {
-    tn_dtype d = tn_dtype_of(a);
-    return d == TN_F16 || d == TN_BF16 ? tn_astype(a, TN_F32) : a;
+static bool losses_is_half(const tn_array *a) {
+    return tn_dtype_of(a) == TN_F16 || tn_dtype_of(a) == TN_BF16;
 }
+
+static tn_array *losses_wide(tn_array *a) { return losses_is_half(a) ? tn_astype(a, TN_F32) : a; }
 
 /* ---- the number at the target ---- */
 
-/* x [..., C], i [...] to x[..., i] */
-static int losses_pick_forward(tn_list in, tn_array **out, int n_out, void *ud) {
-    (void)n_out, (void)ud;
-    tn_array *at = tn_expand_dims(in.v[1], TN_AXES(-1));
-    out[0] = tn_squeeze(tn_take_along_axis(in.v[0], at, -1), TN_AXES(-1));
-    return 0;
-}
-
-/* One comparison a number instead of a scatter into zeros: it fuses with what is added to it. */
-static int losses_pick_back(tn_list in, tn_list out, tn_list cot, tn_array **grads, void *ud) {
-    (void)out, (void)ud;
-    tn_array *x = in.v[0], *i = in.v[1];
-    int64_t n = tn_dim(x, -1);
-    i = tn_astype(i, TN_I64);
-    i = tn_where(tn_less(i, tn_i32(0)), tn_add(i, tn_i32(n)), i);
-    tn_array *here = tn_equal(tn_arange(0, (double)n, 1, TN_I64), tn_expand_dims(i, TN_AXES(-1)));
-    tn_array *g = tn_expand_dims(cot.v[0], TN_AXES(-1));
-    grads[0] = tn_where(here, g, tn_scalar(0, tn_dtype_of(x)));
-    return 0;
-}
-
+/* x [..., C], i [...] to x[..., i]. Backwards it is added, in place, to the rest of the gradient.
+ */
 static tn_array *losses_pick(tn_array *x, tn_array *i) {
-    tn_array *out[1];
-    tn_custom_vjp(losses_pick_forward, losses_pick_back, NULL, TN_LIST(x, i), 1, out);
-    return out[0];
+    tn_array *at = tn_expand_dims(i, TN_AXES(-1));
+    return tn_squeeze(tn_take_along_axis(x, at, -1), TN_AXES(-1));
 }
 
 /* x with the axis last; an error array when there is none. */
@@ -113,17 +94,51 @@ static tn_array *losses_targets(const char *op, tn_array *x, tn_array *t) {
                           op, other, one);
 }
 
-static tn_array *losses_cross_entropy(tn_array *x, tn_array *t, double smooth, bool probable) {
-    tn_array *wide = losses_wide(x), *score;
-    if (probable) {
-        wide = tn_sub(wide, tn_stop_gradient(tn_max(wide, TN_AXES(-1), true)));
-        score = tn_sum(tn_mul(wide, t), TN_AXES(-1), false);
-    } else {
-        score = losses_wide(losses_pick(x, t));
+/* Of f16 or bf16 logits and class numbers: logsumexp and the logit at the target, in f32. */
+static int losses_half_forward(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out, (void)ud;
+    out[0] = tn_logsumexp(tn_astype(in.v[0], TN_F32), TN_AXES(-1), false);
+    out[1] = tn_astype(losses_pick(in.v[0], in.v[1]), TN_F32);
+    return 0;
+}
+
+/* One pass, which converts the logits anew: converted once for both ways they would be kept, at
+ * twice their size, and a scatter into them would sum in f32 as well. */
+static int losses_half_back(tn_list in, tn_list out, tn_list cot, tn_array **grads, void *ud) {
+    (void)ud;
+    tn_array *x = in.v[0], *last[4] = {out.v[0], cot.v[0], cot.v[1], tn_astype(in.v[1], TN_I32)};
+    for (int k = 0; k < 4; k++) last[k] = tn_expand_dims(last[k], TN_AXES(-1));
+    int64_t n = tn_dim(x, -1);
+    tn_array *i = tn_where(tn_less(last[3], tn_i32(0)), tn_add(last[3], tn_i32(n)), last[3]);
+    tn_array *here = tn_equal(tn_arange(0, (double)n, 1, TN_I32), i);
+    tn_array *g = tn_mul(tn_exp(tn_sub(tn_astype(x, TN_F32), last[0])), last[1]);
+    g = tn_add(g, tn_where(here, last[2], tn_scalar(0, TN_F32)));
+    grads[0] = tn_astype(g, tn_dtype_of(x));
+    return 0;
+}
+
+/* all: logsumexp of x; score: the target's part of it. */
+static void losses_parts(tn_array *x, tn_array *t, bool probable, tn_array **all,
+                         tn_array **score) {
+    tn_array *out[2];
+    if (!probable && losses_is_half(x)) {
+        (void)tn_custom_vjp(losses_half_forward, losses_half_back, NULL, TN_LIST(x, t), 2, out);
+        *all = out[0], *score = out[1];
+        return;
     }
-    tn_array *all = tn_logsumexp(wide, TN_AXES(-1), false);
+    *all = tn_logsumexp(x, TN_AXES(-1), false);
+    *score = probable ? tn_sum(tn_mul(x, t), TN_AXES(-1), false) : losses_pick(x, t);
+}
+
+static tn_array *losses_cross_entropy(tn_array *x, tn_array *t, double smooth, bool probable) {
+    tn_array *all, *score;
+    if (probable) {
+        x = losses_wide(x);
+        x = tn_sub(x, tn_stop_gradient(tn_max(x, TN_AXES(-1), true)));
+    }
+    losses_parts(x, t, probable, &all, &score);
     if (smooth == 0) return tn_sub(all, score);
-    tn_array *mean = tn_mean(wide, TN_AXES(-1), false);
+    tn_array *mean = tn_mean(losses_wide(x), TN_AXES(-1), false);
     return tn_sub(tn_sub(all, losses_scale(1 - smooth, score)), losses_scale(smooth, mean));
 }
 
@@ -141,7 +156,6 @@ tn_array *tn_nn_cross_entropy(tn_array *logits, tn_array *targets, tn_nn_reducti
     tn_array *t = probable ? losses_last(op, targets, axis) : targets;
     tn_array *bad = probable ? losses_differ(op, "targets", x, t) : losses_targets(op, x, t);
     if (bad) return bad;
-    tn_dtype d = tn_dtype_of(x);
     tn_array *loss = losses_cross_entropy(x, t, o.label_smoothing, probable);
     if (o.weights) {
         bad = losses_differ(op, "weights", loss, o.weights);
@@ -149,7 +163,7 @@ tn_array *tn_nn_cross_entropy(tn_array *logits, tn_array *targets, tn_nn_reducti
         loss = tn_mul(loss, o.weights);
     }
     loss = losses_reduce(op, loss, reduction);
-    return d == TN_F16 || d == TN_BF16 ? tn_astype(loss, d) : loss;
+    return losses_is_half(x) ? tn_astype(loss, tn_dtype_of(x)) : loss;
 }
 
 tn_array *tn_nn_nll_loss(tn_array *inputs, tn_array *targets, int axis, tn_nn_reduction reduction) {
