@@ -219,5 +219,5 @@ def test_rope_refused():
     refused(tn.rope(x, 8, [1, 2, 3]), "TN_ESHAPE", "offset")
     refused(tn.rope(x, 8, [[1, 2]]), "TN_ESHAPE", "offset")
     refused(tn.rope(x, 8, 0, freqs=tn.array(np.ones(3, np.float32))), "TN_ESHAPE", "freqs")
-    refused(tn.rope(x, 8, 0, freqs=tn.array(np.ones(4, int))), "TN_ESHAPE", "freqs")
-    refused(tn.call("fast_rope", x, 8, tn.array(np.float32(0)), None), "TN_ESHAPE", "offset")
+    refused(tn.rope(x, 8, 0, freqs=tn.array(np.ones(4, int))), "TN_EDTYPE", "freqs")
+    refused(tn.call("fast_rope", x, 8, tn.array(np.float32(0)), None), "TN_EDTYPE", "offset")
