@@ -63,6 +63,29 @@ static int half_loss(tn_list in, tn_array **out, int n_out, void *ud) {
     return 0;
 }
 
+/* One row's loss and gradient, for tn_vmap; and those of all rows, by sums that keep them apart. */
+static int row_grad(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out;
+    tn_array *value[1], *grad[1];
+    int status = tn_value_and_grad_of(half_loss, ud, in, NULL, 1, 1, value, grad);
+    out[0] = value[0], out[1] = grad[0];
+    return status;
+}
+
+static void test_mapped(tn_dtype d) {
+    TN_SCOPE {
+        tn_array *x = tn_nn_init_normal(TN_SHAPE(6, 1, 9), 0, 3, d), *one[2], *all[2];
+        tn_array *t = tn_array_new((int32_t[]){0, 8, 3, -1, 3, -9}, TN_I32, TN_SHAPE(6, 1));
+        int status = tn_vmap(row_grad, NULL, TN_LIST(x, t), TN_ALL, 2, TN_ALL, one);
+        if (!status) status = row_grad(TN_LIST(x, t), all, 2, NULL);
+        ok(!status, "mapped, %s: %s", tn_dtype_name(d), status ? tn_error() : "done");
+        tn_array *same = tn_equal(one[1], all[1]);
+        ok(tn_item_bool(tn_all(same, TN_ALL, false)), "each row's gradient is its own");
+        double off = tn_item_f64(tn_sum(one[0], TN_ALL, false)) - tn_item_f64(all[0]);
+        ok(fabs(off) < (d == TN_F32 ? 1e-5 : 0.3), "losses sum up, to %g", off);
+    }
+}
+
 static int life(void) {
     int status = 0;
     TN_SCOPE {
@@ -83,6 +106,8 @@ int main(void) {
     test_activation_misuse();
     test_init_misuse();
     test_deviation();
+    test_mapped(TN_F32);
+    test_mapped(TN_BF16);
     test_lives(life, 100);
     return tap_done();
 }

@@ -23,7 +23,7 @@ typedef struct tn_nn_cross_entropy_opt {
 } tn_nn_cross_entropy_opt;
 /* -log softmax(logits) at the target. Targets are class numbers, integers shaped as logits without
  * the axis of the classes (one out of range is TN_EINDEX when it is evaluated), or probabilities
- * shaped as logits. Nothing as big as the logits is made; their gradient is one pass. */
+ * shaped as logits. Nothing as big as the logits is made beside their gradient. */
 TN_API tn_array *tn_nn_cross_entropy(tn_array *logits, tn_array *targets, tn_nn_reduction reduction,
                                      const tn_nn_cross_entropy_opt *opt);
 /* Of two classes: targets 0 to 1, shaped as the inputs, which are logits or, without with_logits,
