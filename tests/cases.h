@@ -42,6 +42,17 @@ static inline tn_array *case_masked_grad(tn_array *x) {
     (void)tn_vjp(case_masked_fns, NULL, TN_LIST(x), TN_LIST(case_heads(tn_square(x))), &y, &g);
     return g;
 }
+static inline int case_pool_fns(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)ud, (void)n_out;
+    out[0] = tn_max_pool(in.v[0], TN_SPATIAL(2), TN_SPATIAL(1), TN_SPATIAL(1));
+    return 0;
+}
+static inline tn_array *case_pool_grad(tn_array *x) {
+    tn_array *y, *g, *h = tn_add(case_image(x), tn_f32(0.125));
+    y = tn_max_pool(h, TN_SPATIAL(2), TN_SPATIAL(1), TN_SPATIAL(1));
+    (void)tn_vjp(case_pool_fns, NULL, TN_LIST(h), TN_LIST(tn_square(y)), &y, &g);
+    return g;
+}
 static inline tn_array *case_update(tn_array *x) {
     return tn_slice_update(tn_neg(x), tn_sum(x, TN_AXES(0), true), TN_INTS(1, 0), TN_ALL);
 }
@@ -109,6 +120,7 @@ static inline tn_array *case_scatter(tn_array *x) {
     X(conv, case_conv(x))                                                                          \
     X(conv_weight, case_conv_weight(x))                                                            \
     X(pool, tn_max_pool(case_image(x), TN_SPATIAL(2), TN_SPATIAL(1), TN_SPATIAL(0)))               \
+    X(pool_vjp, case_pool_grad(x))                                                                 \
     X(custom, tn_mul(tn_stop_gradient(x), x))                                                      \
     X(var, tn_var(x, TN_AXES(1), true, 1))                                                         \
     X(categorical, tn_random_categorical(x, 1, tn_random_key(5)))

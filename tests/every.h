@@ -122,6 +122,7 @@ EVERY(conv_cut, ARGS(A(F32, 2, 7, 6, 2), A(F32, 3, 2, 3, 2)), 2, 1, y[0] = tn_co
 EVERY(conv3d, ARGS(A(F32, 1, 4, 3, 4, 4), A(F32, 4, 2, 2, 2, 1)), 2, 1, y[0] = tn_conv3d(x[0], x[1], TN_OPT(tn_conv_opt, .groups = 4, .padding = TN_SPATIAL(1)))) \
 EVERY(max_pool, ARGS(A(F32, 2, 6, 4, 3)), 1, 2, y[0] = tn_max_pool(x[0], TN_SPATIAL(2), TN_SPATIAL(), TN_SPATIAL()); y[1] = tn_max_pool(x[0], TN_SPATIAL(3, 2), TN_SPATIAL(2, 1), TN_SPATIAL(1))) \
 EVERY(avg_pool, ARGS(A(F32, 2, 7, 3)), 1, 2, y[0] = tn_avg_pool(x[0], TN_SPATIAL(2), TN_SPATIAL(), TN_SPATIAL()); y[1] = tn_avg_pool(x[0], TN_SPATIAL(3), TN_SPATIAL(2), TN_SPATIAL(1))) \
+EVERY(pool_vjp, ARGS(A(F32, 2, 5, 4, 3)), 1, 2, y[0] = every_pool_grad(x[0], false); y[1] = every_pool_grad(x[0], true)) \
 EVERY(conv_weight, ARGS(A(F32, 2, 5, 5, 3), A(F32, 4, 3, 3, 3)), 2, 2, int n; every_conv_grad(x, y); n = 0; (void)n) \
 EVERY(custom, ARGS(A(F32, 3)), 1, 1, y[0] = tn_mul(tn_stop_gradient(x[0]), x[0])) \
 EVERY(mean, ARGS(A(F16, 3, 4)), 1, 2, y[0] = tn_mean(x[0], TN_AXES(0), false); y[1] = tn_var(x[0], TN_ALL, true, 1))
@@ -133,6 +134,16 @@ static tn_array *every_conv_loss(tn_list in, void *ud) {
 }
 static void every_conv_grad(tn_array *const *x, tn_array **y) {
     tn_value_and_grad(every_conv_loss, NULL, (tn_list){x, 2}, 2, NULL, y);
+}
+
+static tn_array *every_pool_loss(tn_list in, void *ud) {
+    tn_spatial k = TN_SPATIAL(3, 2), stride = TN_SPATIAL(2, 1), pad = TN_SPATIAL(1);
+    tn_array *x = in.v[0];
+    x = *(bool *)ud ? tn_avg_pool(x, k, stride, pad) : tn_max_pool(x, k, stride, pad);
+    return tn_sum(tn_square(x), TN_ALL, false);
+}
+static tn_array *every_pool_grad(tn_array *x, bool mean) {
+    return tn_grad(every_pool_loss, &mean, TN_LIST(x), 0);
 }
 
 static tn_array *every_attention_loss(tn_list in, void *ud) {

@@ -83,7 +83,30 @@ static void test_scatter(void) {
     }
 }
 
+/* ---- pooling: shared within each window ---- */
+
+static tn_array *max_pool(tn_list in, int64_t k, int64_t stride, int64_t pad) {
+    return tn_max_pool(tn_reshape(in.v[0], TN_SHAPE(1, 4, 4, 1)), TN_SPATIAL(k), TN_SPATIAL(stride),
+                       TN_SPATIAL(pad));
+}
+static tn_array *max_pool2(tn_list in) { return max_pool(in, 2, 2, 0); }
+static tn_array *max_pool2s1(tn_list in) { return max_pool(in, 2, 1, 0); }
+static tn_array *max_pool3p(tn_list in) { return max_pool(in, 3, 2, 1); }
+
+static void test_pool(void) {
+    TN_SCOPE {
+        tn_array *x = matrix(4, 4, (double[]){1, 1, 2, 2, 1, 2, 2, 0, 0, 0, 2, 2, 2, 0, 2, 2});
+        TIE("max_pool, side by side", max_pool2, 1, &x, 0, 0, 0, 0.6666667, 0.6666667, 0, 1,
+            0.6666667, 0, 0, 0, 1, 1, 3, 0, 1, 1);
+        TIE("max_pool, overlapping", max_pool2s1, 1, &x, 0, 0, 0, 1.666667, 1, 0, 7.333333,
+            5.333333, 0, 0, 0, 9.916666, 4.25, 7, 0, 6.25, 2.25);
+        TIE("max_pool, padded", max_pool3p, 1, &x, 0, 0, 0, 0.5, 0.5, 0, 3.666667, 1.166667, 0, 0,
+            0, 0.6666667, 0.6666667, 1.5, 0, 0.6666667, 0.6666667);
+    }
+}
+
 int main(void) {
+    test_pool();
     test_reductions();
     test_scatter();
     return tap_done();

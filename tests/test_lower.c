@@ -192,6 +192,45 @@ static void test_sdpa(tn_dtype d, int64_t lq, int64_t lk, const char *what) {
 }
 
 /* Two planes of int8 hold activations to 2^-15 of their largest; 384 terms of about 1 add up. */
+static int pool_fns(tn_list in, tn_array **out, int n_out, void *ud) {
+    const tn_spatial *s = ud;
+    (void)n_out;
+    out[0] =
+        s[3].n ? tn_avg_pool(in.v[0], s[0], s[1], s[2]) : tn_max_pool(in.v[0], s[0], s[1], s[2]);
+    return 0;
+}
+
+/* Pooling and its gradient; whole numbers, so that many are equally large. */
+static void check_pool(tn_array *x, tn_spatial kernel, tn_spatial stride, tn_spatial pad,
+                       const char *what) {
+    for (int mean = 0; mean < 2; mean++)
+        TN_SCOPE {
+            tn_spatial s[4] = {kernel, stride, pad, {{0}, mean}};
+            tn_dtype d = tn_dtype_of(x);
+            tn_array *y, *g, *pooled;
+            (void)pool_fns(TN_LIST(x), &pooled, 1, s);
+            check(pooled, tolerance(d), what);
+            (void)tn_vjp(pool_fns, s, TN_LIST(x), TN_LIST(noise(tn_shape(pooled), d)), &y, &g);
+            check(g, tolerance(d) * 4, what);
+        }
+}
+static void test_pool(tn_dtype d) {
+    tn_spatial none = {{0}, 0};
+    TN_SCOPE {
+        tn_array *x = tn_round(noise(TN_SHAPE(3, 8, 6, 35), d));
+        check_pool(x, TN_SPATIAL(2), none, none, "windows side by side");
+        check_pool(x, TN_SPATIAL(3, 2), TN_SPATIAL(2, 1), TN_SPATIAL(1), "windows that overlap");
+        check_pool(x, TN_SPATIAL(2), TN_SPATIAL(3), none, "windows apart");
+        check_pool(tn_round(noise(TN_SHAPE(1, 4, 3, 5, 150), d)), TN_SPATIAL(2), TN_SPATIAL(1),
+                   TN_SPATIAL(1), "three axes, blocks of channels");
+        check_pool(tn_round(noise(TN_SHAPE(40, 9, 1), d)), TN_SPATIAL(4), TN_SPATIAL(2),
+                   TN_SPATIAL(3), "one axis, one channel");
+        x = noise(TN_SHAPE(2, 6, 6, 20), d);
+        x = tn_where(tn_greater(x, tn_f32(1.5)), tn_scalar((double)NAN, d), x);
+        check_pool(x, TN_SPATIAL(2), none, none, "windows with NaN");
+    }
+}
+
 static void test_quantized(void) {
     static const int bits[] = {2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128};
     char s[96];
@@ -220,6 +259,7 @@ static void test_coverage(void) {
 int main(void) {
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {
         test_softmax(floats[i]);
+        test_pool(floats[i]);
         test_norms(floats[i]);
         test_rope(floats[i]);
         test_sdpa(floats[i], 1, 37, "one query");

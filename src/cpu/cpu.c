@@ -6,6 +6,7 @@
 #include "cpu/cpu_matmul.h"
 #include "cpu/cpu_misc.h"
 #include "cpu/cpu_nn.h"
+#include "cpu/cpu_pool.h"
 #include "cpu/cpu_program.h"
 #include "cpu/cpu_quant.h"
 #include "cpu/cpu_sdpa.h"

@@ -23,6 +23,16 @@ typedef struct tni_nn_isa {
     /* d = p * (d - delta), where delta, which is returned, is the sum of p * d: what the gradient
      * d of a softmax p makes of that of its input. */
     float (*softmax_vjp)(const float *p, float *d, int64_t n);
+    /* Pooling one window: element i of tap t is x[at[t] + i], i < n, t < taps (1 or more). y: the
+     * largest, or the sum over `by`. The gradients add to dx[at[t] + i]: g shared among the
+     * largest, or g over `by` each. */
+    void (*pool_max)(const float *x, const int64_t *at, int64_t taps, float *y, int64_t n);
+    void (*pool_mean)(const float *x, const int64_t *at, int64_t taps, float by, float *y,
+                      int64_t n);
+    void (*pool_max_vjp)(const float *x, const int64_t *at, int64_t taps, const float *g, float *dx,
+                         int64_t n);
+    void (*pool_mean_vjp)(const int64_t *at, int64_t taps, float by, const float *g, float *dx,
+                          int64_t n);
     /* Widens n elements of f16 or bf16, and back, rounding to nearest even. */
     void (*from_f16)(const uint16_t *x, float *y, int64_t n);
     void (*from_bf16)(const uint16_t *x, float *y, int64_t n);

@@ -106,9 +106,60 @@ static void nn_to_bf16(const float *x, uint16_t *y, int64_t n) {
     for (; i < n; i++) y[i] = tni_f32_to_bf16(x[i]);
 }
 
+V_FN vf nn_tops(const float *x, const int64_t *at, int64_t taps, size_t i, size_t m) {
+    vf top = v_part(x + at[0], i, m, 0.0f);
+    for (int64_t t = 1; t < taps; t++) top = vf_max(top, v_part(x + at[t], i, m, 0.0f));
+    return top;
+}
+V_FN vf nn_total(const float *x, const int64_t *at, int64_t taps, size_t i, size_t m) {
+    vf sum = v_part(x + at[0], i, m, 0.0f);
+    for (int64_t t = 1; t < taps; t++) sum = sum + v_part(x + at[t], i, m, 0.0f);
+    return sum;
+}
+
+static void nn_pool_max(const float *x, const int64_t *at, int64_t taps, float *y, int64_t n) {
+    NN_EACH(n, y, nn_tops(x, at, taps, (size_t)i, m));
+}
+
+static void nn_pool_mean(const float *x, const int64_t *at, int64_t taps, float by, float *y,
+                         int64_t n) {
+    vf d = vf_set(by);
+    NN_EACH(n, y, nn_total(x, at, taps, (size_t)i, m) / d);
+}
+
+static void nn_pool_max_vjp(const float *x, const int64_t *at, int64_t taps, const float *g,
+                            float *dx, int64_t n) {
+    for (int64_t i = 0; i < n; i += VN) {
+        size_t m = i + VN <= n ? (size_t)-1 : (size_t)n;
+        vf top = nn_tops(x, at, taps, (size_t)i, m), count = vf_set(0.0f), d = NN_LOAD(g);
+        for (int64_t t = 0; t < taps; t++)
+            count = count + vf_of_mask(vf_eq(NN_LOAD(x + at[t]), top));
+        vf share = vf_set(1.0f) / count; /* infinite, and NaN below, where the largest is NaN */
+        for (int64_t t = 0; t < taps; t++) {
+            vf by = vf_of_mask(vf_eq(NN_LOAD(x + at[t]), top)) * share;
+            float *to = dx + at[t] + i;
+            vf sum = NN_LOAD(dx + at[t]) + d * by;
+            if (m == (size_t)-1)
+                vf_store(to, sum);
+            else
+                vf_store_n(to, sum, (size_t)(n - i));
+        }
+    }
+}
+
+static void nn_pool_mean_vjp(const int64_t *at, int64_t taps, float by, const float *g, float *dx,
+                             int64_t n) {
+    vf d = vf_set(by);
+    for (int64_t t = 0; t < taps; t++) {
+        float *to = dx + at[t];
+        NN_EACH(n, to, NN_LOAD(to) + NN_LOAD(g) / d);
+    }
+}
+
 const tni_nn_isa *TNI_FN(nn_isa)(void) {
-    static const tni_nn_isa kernels = {nn_softmax, nn_rms_norm,    nn_layer_norm, nn_online,
-                                       nn_scale,   nn_softmax_vjp, nn_from_f16,   nn_from_bf16,
-                                       nn_to_f16,  nn_to_bf16};
+    static const tni_nn_isa kernels = {
+        nn_softmax,     nn_rms_norm,  nn_layer_norm, nn_online,       nn_scale,
+        nn_softmax_vjp, nn_pool_max,  nn_pool_mean,  nn_pool_max_vjp, nn_pool_mean_vjp,
+        nn_from_f16,    nn_from_bf16, nn_to_f16,     nn_to_bf16};
     return &kernels;
 }

@@ -130,6 +130,16 @@ typedef struct tni_p_conv {
     int32_t stride[3], low[3], high[3], dilation[3], input_dilation[3];
 } tni_p_conv;
 
+/* pool(x [N, ..., C]) -> [N, ..., C] over 1 to 3 axes: the largest of each window of k places (NaN
+ * if any is), `stride` apart, or their mean; `pad` more places at both ends, less than k, which are
+ * no candidates for the largest and 0 for the mean. Means of f16 and bf16 are made in f32.
+ * pool_vjp(x, g) -> the gradient of x for the cotangent g of pool(x): elements that are equally
+ * large share it. Of a mean: pool_vjp(g), whose output says how many places x had. */
+typedef struct tni_p_pool {
+    int32_t nd, mean;
+    int32_t k[3], stride[3], pad[3];
+} tni_p_pool;
+
 /* custom(y 0, ..., y n-1, x 0, ..., x m-1) -> y 0, ..., y n-1, whose derivatives by the x are those
  * of the rule, and by the y nothing (a vmap rule's: those of the y). Under vmap, `levels` axes of
  * calls come first, of size 1 in those x that all calls share. Pointers, since a rule is code: not

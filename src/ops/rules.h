@@ -82,6 +82,10 @@ TNI_RULE_JVP(conv);
 TNI_RULE_VJP(conv_weight);
 TNI_RULE_JVP(conv_weight);
 TNI_RULE_VJP(sdpa);
+TNI_RULE_VJP(pool);
+TNI_RULE_JVP(pool);
+TNI_RULE_VJP(pool_vjp);
+TNI_RULE_JVP(pool_vjp);
 TNI_RULE_VJP(custom);
 TNI_RULE_JVP(custom);
 

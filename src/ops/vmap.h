@@ -74,6 +74,8 @@ TNI_RULE_VMAP(scatter);
 TNI_RULE_VMAP(scatter_axis);
 TNI_RULE_VMAP(conv);
 TNI_RULE_VMAP(conv_weight);
+TNI_RULE_VMAP(pool);
+TNI_RULE_VMAP(pool_vjp);
 TNI_RULE_VMAP(custom);
 
 #endif

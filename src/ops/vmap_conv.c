@@ -86,3 +86,16 @@ TNI_RULE_VMAP(conv_weight) {
     return tni_stack_done(out,
                           ds ? vmap_rows_back(z, groups, size) : vmap_channels_back(z, 1, size));
 }
+
+/* Calls as more images. */
+TNI_RULE_VMAP(pool) {
+    const tn_array *y = n->out[0];
+    int64_t shape[TN_MAX_NDIM];
+    tn_array *v[2] = {NULL};
+    memcpy(shape, y->shape, sizeof *shape * y->ndim);
+    shape[0] *= size;
+    for (int i = 0; i < n->n_in; i++) v[i] = tni_stack_join(tni_stack_of(n, size, in, i), 0);
+    tn_array *z = tni_stack_op(n, n->n_in, v, n->params, y->ndim, shape);
+    return tni_stack_done(out, tni_stack_shape(z, size, y->ndim, y->shape));
+}
+TNI_RULE_VMAP(pool_vjp) { return tni_vmap_pool(n, size, in, out); }
