@@ -140,7 +140,8 @@ static void run(net *m, bool gpt, int steps) {
               tn_assign(&y, tn_random_randint(tn_i32(0), classes, of, TN_I32, NULL)) ||
               tn_eval(TN_LIST(x, y)));
     }
-    tn_compiled *c = tn_compile(step, m, 1, TN_OPT(tn_compile_opt, .state = tn_optim_slots(m->o)));
+    tn_compiled *c =
+        tn_compile(step, m, 1, TN_OPT(tn_compile_opt, .state = tn_optim_slots(m->o), .keep = true));
     check(!c);
     for (int i = -1; i < steps; i++) { /* the first traces */
         double begin = now();

@@ -101,7 +101,7 @@ static int train(gpt *m, const char *folder) {
     const char *file = folder_file(folder, "checkpoint.safetensors");
     FILE *there = file ? fopen(file, "rb") : NULL;
     int failed = there && (fclose(there), tn_train_load(file, m->p, m->o, &done, NULL));
-    tn_compile_opt opt = {.size = sizeof opt, .state = tn_optim_slots(m->o)};
+    tn_compile_opt opt = {.size = sizeof opt, .state = tn_optim_slots(m->o), .keep = true};
     tn_compiled *c = tn_compile(step, m, 1, &opt);
     failed = failed || !c;
     progress line;

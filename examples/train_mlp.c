@@ -33,7 +33,8 @@ static int step(tn_list in, tn_array **out, int n_out, void *ud) {
 }
 
 static int train(mlp *m, const pictures *data, int64_t steps, int64_t batch, const char *folder) {
-    tn_compiled *c = tn_compile(step, m, 1, TN_OPT(tn_compile_opt, .state = tn_optim_slots(m->o)));
+    tn_compiled *c =
+        tn_compile(step, m, 1, TN_OPT(tn_compile_opt, .state = tn_optim_slots(m->o), .keep = true));
     int failed = !c;
     progress line;
     progress_begin(&line, 0, steps, batch, "pictures");
