@@ -53,6 +53,16 @@ static inline tn_array *case_pool_grad(tn_array *x) {
     (void)tn_vjp(case_pool_fns, NULL, TN_LIST(h), TN_LIST(tn_square(y)), &y, &g);
     return g;
 }
+static inline int case_norm_fns(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)ud, (void)n_out;
+    out[0] = tn_fast_rms_norm(in.v[0], in.v[1], 1e-3);
+    return 0;
+}
+static inline tn_array *case_norm_grad(tn_array *x) {
+    tn_array *y, *g[2], *w = tn_sum(x, TN_AXES(0), false);
+    (void)tn_vjp(case_norm_fns, NULL, TN_LIST(x, w), TN_LIST(tn_square(x)), &y, g);
+    return tn_add(g[0], g[1]);
+}
 static inline tn_array *case_update(tn_array *x) {
     return tn_slice_update(tn_neg(x), tn_sum(x, TN_AXES(0), true), TN_INTS(1, 0), TN_ALL);
 }
@@ -120,6 +130,7 @@ static inline tn_array *case_scatter(tn_array *x) {
     X(conv, case_conv(x))                                                                          \
     X(conv_weight, case_conv_weight(x))                                                            \
     X(pool, tn_max_pool(case_image(x), TN_SPATIAL(2), TN_SPATIAL(1), TN_SPATIAL(0)))               \
+    X(norm_vjp, case_norm_grad(x))                                                                 \
     X(pool_vjp, case_pool_grad(x))                                                                 \
     X(custom, tn_mul(tn_stop_gradient(x), x))                                                      \
     X(var, tn_var(x, TN_AXES(1), true, 1))                                                         \

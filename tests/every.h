@@ -94,6 +94,8 @@ EVERY(rms_norm, ARGS(A(F32, 3, 8), A(F32, 8)), 2, 1, y[0] = tn_fast_rms_norm(x[0
 EVERY(rms_norm_bare, ARGS(A(F16, 3, 8)), 1, 1, y[0] = tn_fast_rms_norm(x[0], NULL, 1e-5)) \
 EVERY(layer_norm, ARGS(A(F32, 3, 8), A(F32, 8), A(F32, 8)), 3, 1, y[0] = tn_fast_layer_norm(x[0], x[1], x[2], 1e-5)) \
 EVERY(layer_norm_bias, ARGS(A(F32, 3, 8), A(F32, 8)), 2, 1, y[0] = tn_fast_layer_norm(x[0], NULL, x[1], 1e-5)) \
+EVERY(norm_vjp, ARGS(A(F32, 3, 8), A(F32, 8), A(F32, 8)), 3, 3, every_norm_grad(x, y)) \
+EVERY(rms_norm_vjp, ARGS(A(BF16, 70, 4), A(BF16, 4)), 2, 2, tn_value_and_grad(every_rms_loss, NULL, (tn_list){x, 2}, 2, NULL, y)) \
 EVERY(rope, ARGS(A(F32, 2, 3, 8), INDEX(I32, 9, 2)), 2, 1, y[0] = tn_fast_rope(x[0], 6, x[1], NULL)) \
 EVERY(rope_freqs, ARGS(A(F16, 1, 2, 3, 8), NUMBER(I32, 9), INDEX(F32, 9, 4)), 3, 1, y[0] = tn_fast_rope(x[0], 8, x[1], TN_OPT(tn_rope_opt, .freqs = tn_add(x[2], tn_f32(1)), .traditional = true))) \
 EVERY(sdpa, ARGS(A(F32, 1, 4, 3, 8), A(F32, 1, 2, 5, 8), A(F32, 1, 2, 5, 6)), 3, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.3, TN_OPT(tn_sdpa_opt, .causal = true))) \
@@ -134,6 +136,18 @@ static tn_array *every_conv_loss(tn_list in, void *ud) {
 }
 static void every_conv_grad(tn_array *const *x, tn_array **y) {
     tn_value_and_grad(every_conv_loss, NULL, (tn_list){x, 2}, 2, NULL, y);
+}
+
+static tn_array *every_norm_loss(tn_list in, void *ud) {
+    (void)ud;
+    return tn_sum(tn_square(tn_fast_layer_norm(in.v[0], in.v[1], in.v[2], 1e-3)), TN_ALL, false);
+}
+static void every_norm_grad(tn_array *const *x, tn_array **y) {
+    tn_value_and_grad(every_norm_loss, NULL, (tn_list){x, 3}, 3, NULL, y);
+}
+static tn_array *every_rms_loss(tn_list in, void *ud) {
+    (void)ud;
+    return tn_sum(tn_square(tn_fast_rms_norm(in.v[0], in.v[1], 1e-3)), TN_ALL, false);
 }
 
 static tn_array *every_pool_loss(tn_list in, void *ud) {

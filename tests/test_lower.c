@@ -192,6 +192,33 @@ static void test_sdpa(tn_dtype d, int64_t lq, int64_t lk, const char *what) {
 }
 
 /* Two planes of int8 hold activations to 2^-15 of their largest; 384 terms of about 1 add up. */
+static int norm_fns(tn_list in, tn_array **out, int n_out, void *ud) {
+    int kind = *(int *)ud; /* bits: centre, weight, bias */
+    tn_array *w = kind & 2 ? in.v[1] : NULL, *b = kind & 4 ? in.v[in.n - 1] : NULL;
+    (void)n_out;
+    out[0] =
+        kind & 1 ? tn_fast_layer_norm(in.v[0], w, b, 1e-3) : tn_fast_rms_norm(in.v[0], w, 1e-3);
+    return 0;
+}
+
+/* Gradients of the norms; those of weight and bias are sums over 131 rows, in three blocks. */
+static void test_norm_vjp(tn_dtype d) {
+    for (int kind = 0; kind < 8 && d != TN_F64; kind++) {
+        int n = 1 + (kind >> 1 & 1) + (kind >> 2 & 1);
+        for (int i = 0; i < n && (kind & 1 || kind < 4); i++)
+            TN_SCOPE {
+                char s[64];
+                tn_array *in[3] = {noise(TN_SHAPE(131, 77), d), noise(TN_SHAPE(77), d), NULL};
+                tn_array *y, *g[3];
+                if (n == 3) in[2] = noise(TN_SHAPE(77), d);
+                (void)tn_vjp(norm_fns, &kind, (tn_list){in, n},
+                             TN_LIST(noise(TN_SHAPE(131, 77), d)), &y, g);
+                snprintf(s, sizeof s, "gradient %d of a norm of kind %d", i, kind);
+                check(g[i], i ? 1e-4 + tolerance(d) : tolerance(d) * 4, s);
+            }
+    }
+}
+
 static int pool_fns(tn_list in, tn_array **out, int n_out, void *ud) {
     const tn_spatial *s = ud;
     (void)n_out;
@@ -260,6 +287,7 @@ int main(void) {
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {
         test_softmax(floats[i]);
         test_pool(floats[i]);
+        test_norm_vjp(floats[i]);
         test_norms(floats[i]);
         test_rope(floats[i]);
         test_sdpa(floats[i], 1, 37, "one query");

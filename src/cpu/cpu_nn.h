@@ -7,6 +7,7 @@
 int tni_cpu_softmax(const tni_call *c);
 int tni_cpu_rms_norm(const tni_call *c);
 int tni_cpu_layer_norm(const tni_call *c);
+int tni_cpu_norm_vjp(const tni_call *c);
 int tni_cpu_rope(const tni_call *c);
 
 #endif

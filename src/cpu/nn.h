@@ -23,6 +23,10 @@ typedef struct tni_nn_isa {
     /* d = p * (d - delta), where delta, which is returned, is the sum of p * d: what the gradient
      * d of a softmax p makes of that of its input. */
     float (*softmax_vjp)(const float *p, float *d, int64_t n);
+    /* One row of a normalisation's gradient: dx; dw += g z and db += g (either may be NULL) with z
+     * the normalised row. t: n floats of room; w may be NULL. */
+    void (*norm_vjp)(const float *x, const float *w, const float *g, float *dx, float *t, float *dw,
+                     float *db, int64_t n, float eps, int centre);
     /* Pooling one window: element i of tap t is x[at[t] + i], i < n, t < taps (1 or more). y: the
      * largest, or the sum over `by`. The gradients add to dx[at[t] + i]: g shared among the
      * largest, or g over `by` each. */

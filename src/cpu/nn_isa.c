@@ -106,6 +106,23 @@ static void nn_to_bf16(const float *x, uint16_t *y, int64_t n) {
     for (; i < n; i++) y[i] = tni_f32_to_bf16(x[i]);
 }
 
+static void nn_norm_vjp(const float *x, const float *w, const float *g, float *dx, float *t,
+                        float *dw, float *db, int64_t n, float eps, int centre) {
+    vf mean = vf_set(centre ? v_row_sum(x, (size_t)n) / (float)n : 0.0f);
+    NN_EACH(n, dx, NN_LOAD(x) - mean);
+    vf by = vf_set(1.0f / sqrtf(v_row_sumsq(dx, (size_t)n) / (float)n + eps));
+    NN_EACH(n, dx, NN_LOAD(dx) * by);
+    if (dw) NN_EACH(n, dw, NN_LOAD(dw) + NN_LOAD(g) * NN_LOAD(dx));
+    if (db) NN_EACH(n, db, NN_LOAD(db) + NN_LOAD(g));
+    if (w) {
+        NN_EACH(n, t, NN_LOAD(g) * NN_LOAD(w));
+        g = t;
+    }
+    vf along = vf_set(v_row_dot(g, dx, (size_t)n) / (float)n),
+       shift = vf_set(centre ? v_row_sum(g, (size_t)n) / (float)n : 0.0f);
+    NN_EACH(n, dx, (NN_LOAD(g) - shift - NN_LOAD(dx) * along) * by);
+}
+
 V_FN vf nn_tops(const float *x, const int64_t *at, int64_t taps, size_t i, size_t m) {
     vf top = v_part(x + at[0], i, m, 0.0f);
     for (int64_t t = 1; t < taps; t++) top = vf_max(top, v_part(x + at[t], i, m, 0.0f));
@@ -157,9 +174,9 @@ static void nn_pool_mean_vjp(const int64_t *at, int64_t taps, float by, const fl
 }
 
 const tni_nn_isa *TNI_FN(nn_isa)(void) {
-    static const tni_nn_isa kernels = {
-        nn_softmax,     nn_rms_norm,  nn_layer_norm, nn_online,       nn_scale,
-        nn_softmax_vjp, nn_pool_max,  nn_pool_mean,  nn_pool_max_vjp, nn_pool_mean_vjp,
-        nn_from_f16,    nn_from_bf16, nn_to_f16,     nn_to_bf16};
+    static const tni_nn_isa kernels = {nn_softmax,   nn_rms_norm,     nn_layer_norm,    nn_online,
+                                       nn_scale,     nn_softmax_vjp,  nn_norm_vjp,      nn_pool_max,
+                                       nn_pool_mean, nn_pool_max_vjp, nn_pool_mean_vjp, nn_from_f16,
+                                       nn_from_bf16, nn_to_f16,       nn_to_bf16};
     return &kernels;
 }

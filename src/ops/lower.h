@@ -11,6 +11,7 @@ int tni_lower_layer_norm(const tni_node *n, tn_array **out);
 int tni_lower_rope(const tni_node *n, tn_array **out);
 int tni_lower_sdpa(const tni_node *n, tn_array **out);
 int tni_lower_sdpa_vjp(const tni_node *n, tn_array **out);
+int tni_lower_norm_vjp(const tni_node *n, tn_array **out);
 int tni_lower_pool(const tni_node *n, tn_array **out);
 int tni_lower_pool_vjp(const tni_node *n, tn_array **out);
 int tni_lower_quantized_matmul(const tni_node *n, tn_array **out);

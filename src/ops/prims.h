@@ -63,6 +63,14 @@ typedef struct tni_p_norm {
     int32_t has_weight, has_bias;
 } tni_p_norm;
 
+/* norm_vjp(x, w?, g) -> the gradients of x, of w [D] and, last, of the bias [D], where has_... say
+ * that there are any, for the cotangent g of layer_norm (centre) or rms_norm; all of one dtype of
+ * f32, f16, bf16. */
+typedef struct tni_p_norm_vjp {
+    float eps;
+    int32_t centre, has_weight, has_bias;
+} tni_p_norm_vjp;
+
 /* rope(x [B, ..., T, D], offset i32 scalar or [B], freqs [dims/2] when has_freqs):
  * rotates the first `dims` of D; pair i of position t turns by (offset + t) * scale *
  * base^(-2i/dims) (or (offset + t) * scale / freqs[i]); traditional: pairs (2i, 2i+1), else (i, i +

@@ -66,6 +66,9 @@ TNI_RULE_VJP(quantized_matmul);
 TNI_RULE_JVP(quantized_matmul);
 TNI_RULE_VJP(softmax);
 TNI_RULE_JVP(softmax);
+TNI_RULE_VJP(rms_norm);
+TNI_RULE_VJP(layer_norm);
+int tni_jvp_by_lower(const tni_node *n, tn_array *const *tan, tn_array **out);
 TNI_RULE_VJP(rope);
 TNI_RULE_JVP(rope);
 TNI_RULE_VJP(sort);
@@ -100,10 +103,10 @@ TNI_RULE_JVP(custom);
 #define tni_jvp_argsort     tni_jvp_none
 
 /* NULL: through the lowering. */
-#define tni_vjp_rms_norm   NULL
-#define tni_jvp_rms_norm   NULL
-#define tni_vjp_layer_norm NULL
-#define tni_jvp_layer_norm NULL
+#define tni_jvp_rms_norm   tni_jvp_by_lower
+#define tni_vjp_norm_vjp   NULL
+#define tni_jvp_norm_vjp   NULL
+#define tni_jvp_layer_norm tni_jvp_by_lower
 #define tni_jvp_sdpa       NULL
 #define tni_vjp_sdpa_vjp   NULL
 #define tni_jvp_sdpa_vjp   NULL
