@@ -203,6 +203,6 @@ int main(void) {
     test_call_misuse();
     test_loss_misuse();
     test_loss_values();
-    test_lives(life, 1000);
+    test_lives(life, 500);
     return tap_done();
 }
