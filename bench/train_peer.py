@@ -1,8 +1,10 @@
 """The training steps of bench_train.c in PyTorch or MLX, for bench/train_steps.py:
 
     train_peer.py torch|mlx mlp|cnn|gpt STEPS THREADS
+    train_peer.py torch lora STEPS THREADS
 
-Prints the same JSON object as bench_train. MLX's steps are compiled (mx.compile); PyTorch's are
+`lora` has the shape of SmolLM2-135M (random f32 weights, frozen, adapters of rank 8 on every matrix of
+the last 16 layers, Adam, 4 x 256 tokens): what `tenon finetune` does by default. Prints the same JSON object as bench_train. MLX's steps are compiled (mx.compile); PyTorch's are
 eager, which is what its CPU users run, with memory_format=channels_last for the CNN."""
 
 import json
@@ -14,7 +16,69 @@ import time
 BATCH, LAYERS, WIDTH, HEADS, LETTERS, ROWS, CONTEXT = 128, 6, 384, 6, 65, 12, 256
 
 
+def torch_lora(threads):
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+    torch.set_num_threads(threads)
+    layers, width, heads, kv, size, inner, vocab, rank = 30, 576, 9, 3, 64, 1536, 49152, 8
+    rms = lambda h, w: h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-5) * w
+    at = torch.arange(256)[:, None] * 1e5 ** (-torch.arange(0, size, 2) / size)
+    cos, sin = at.cos().repeat(1, 2), at.sin().repeat(1, 2)
+    turn = lambda x: x * cos + torch.cat((-x[..., size // 2:], x[..., :size // 2]), -1) * sin
+    mask = torch.triu(torch.full((256, 256), -math.inf), 1)
+    learnt = []
+
+    class Matrix(nn.Module):
+        def __init__(self, n, m, adapted):
+            super().__init__()
+            self.w, self.adapted = nn.Parameter(torch.randn(m, n) / n ** 0.5, requires_grad=False), adapted
+            if adapted:
+                self.a, self.b = nn.Parameter(torch.randn(n, rank) / n ** 0.5), nn.Parameter(torch.zeros(rank, m))
+                learnt.extend((self.a, self.b))
+
+        def forward(self, x):
+            y = F.linear(x, self.w)
+            return y + 20.0 * ((x @ self.a) @ self.b) if self.adapted else y
+
+    class Layer(nn.Module):
+        def __init__(self, adapted):
+            super().__init__()
+            m = lambda i, o: Matrix(i, o, adapted)
+            self.q, self.k, self.v, self.o = m(width, width), m(width, kv * size), m(width, kv * size), m(width, width)
+            self.gate, self.up, self.down = m(width, inner), m(width, inner), m(inner, width)
+            self.n1 = self.n2 = torch.ones(width)
+
+        def forward(self, h):
+            n, t, _ = h.shape
+            x, split = rms(h, self.n1), lambda y: y.view(n, t, -1, size).transpose(1, 2)
+            q, k, v = turn(split(self.q(x))), turn(split(self.k(x))), split(self.v(x))
+            k, v = (y.repeat_interleave(heads // kv, 1) for y in (k, v))
+            if hasattr(F, "scaled_dot_product_attention"):
+                y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            else:
+                y = torch.softmax(q @ k.transpose(-1, -2) / 8 + mask, -1) @ v
+            h = h + self.o(y.transpose(1, 2).reshape(n, t, -1))
+            x = rms(h, self.n2)
+            return h + self.down(F.silu(self.gate(x)) * self.up(x))
+    net = nn.Sequential(*(Layer(i >= layers - 16) for i in range(layers)))
+    table = torch.randn(vocab, width) * 0.02
+    text = torch.randint(vocab, (4, 257))
+    optimizer = torch.optim.Adam(learnt, 1e-5)
+
+    def step():
+        scores = rms(net(table[text[:, :-1]]), 1.0) @ table.T
+        loss = F.cross_entropy(scores.reshape(-1, vocab), text[:, 1:].reshape(-1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+    return step
+
+
 def torch_step(which, threads):
+    if which == "lora":
+        return torch_lora(threads)
     import torch
     import torch.nn.functional as F
     from torch import nn
