@@ -9,13 +9,7 @@
 #include <stdlib.h>
 #include <tenon/nn.h>
 
-enum { MOST_LAYERS = 48, SAVE_EVERY = 100 };
-
-typedef struct block {
-    tn_nn_layer_norm norm1, norm2;
-    tn_nn_multi_head_attention attention;
-    tn_nn_linear up, down;
-} block;
+enum { MOST_GRADS = 1024, SAVE_EVERY = 100 };
 
 typedef struct gpt {
     tn_params *p;
@@ -24,37 +18,16 @@ typedef struct gpt {
     double rate, steps;
     tn_array *text;
     tn_nn_embedding token, position;
-    tn_nn_layer_norm norm;
-    block b[MOST_LAYERS];
+    tn_nn_transformer_encoder stack; /* a norm at its end */
 } gpt;
-
-static int init_block(gpt *m, block *b, int i) {
-    const tn_nn_norm_opt *bare = TN_OPT(tn_nn_norm_opt, .no_bias = true);
-    int w = m->width;
-    int failed =
-        tn_params_push(m->p, "layers.%d", i) ||
-        tn_nn_layer_norm_init(&b->norm1, m->p, "norm1", w, bare) ||
-        tn_nn_multi_head_attention_init(&b->attention, m->p, "attention", w, m->heads, NULL) ||
-        tn_nn_layer_norm_init(&b->norm2, m->p, "norm2", w, bare) ||
-        tn_nn_linear_init(&b->up, m->p, "up", w, 4 * w, false) ||
-        tn_nn_linear_init(&b->down, m->p, "down", 4 * w, w, false);
-    tn_params_pop(m->p);
-    return failed;
-}
 
 /* Scores [n, t, alphabet] of the letter after each of letters [n, t]. */
 static tn_array *scores(const gpt *m, tn_array *letters) {
     tn_array *place = tn_arange(0, (double)tn_dim(letters, 1), 1, TN_I32);
     tn_array *h =
         tn_add(tn_nn_embedding_call(&m->token, letters), tn_nn_embedding_call(&m->position, place));
-    for (const block *b = m->b; b < m->b + m->layers; b++) {
-        tn_array *x = tn_nn_layer_norm_call(&b->norm1, h);
-        h = tn_add(h, tn_nn_multi_head_attention_call(&b->attention, x, x, x,
-                                                      TN_OPT(tn_sdpa_opt, .causal = true)));
-        tn_array *up = tn_nn_linear_call(&b->up, tn_nn_layer_norm_call(&b->norm2, h));
-        h = tn_add(h, tn_nn_linear_call(&b->down, tn_nn_gelu(up)));
-    }
-    return tn_nn_embedding_as_linear(&m->token, tn_nn_layer_norm_call(&m->norm, h));
+    h = tn_nn_transformer_encoder_call(&m->stack, h, TN_OPT(tn_sdpa_opt, .causal = true), true);
+    return tn_nn_embedding_as_linear(&m->token, h);
 }
 
 static int loss(tn_list in, tn_array **out, int n_out, void *ud) {
@@ -66,7 +39,7 @@ static int loss(tn_list in, tn_array **out, int n_out, void *ud) {
 /* A step: pieces of the text from random places, gradients, an update. */
 static int step(tn_list in, tn_array **out, int n_out, void *ud) {
     gpt *m = ud;
-    tn_array *grads[8 * MOST_LAYERS + 3], *most = tn_i32(tn_size(m->text) - m->context);
+    tn_array *grads[MOST_GRADS], *most = tn_i32(tn_size(m->text) - m->context);
     (void)in;
     tn_array *start = tn_random_randint(tn_i32(0), most, TN_SHAPE(m->batch, 1), TN_I32, NULL);
     tn_array *at = tn_add(start, tn_arange(0, m->context, 1, TN_I32));
@@ -85,15 +58,18 @@ static tn_array *rate(tn_array *n, void *ud) {
 }
 
 static int init(gpt *m) {
-    const tn_nn_norm_opt *bare = TN_OPT(tn_nn_norm_opt, .no_bias = true);
+    const tn_nn_transformer_opt *gelu = TN_OPT(tn_nn_transformer_opt, .activation = tn_nn_gelu);
     const tn_adamw_opt *opt = TN_OPT(tn_adamw_opt, .schedule = rate, .schedule_ud = m,
                                      .beta2 = 0.99, .weight_decay = 0.1, .bias_correction = true);
-    int failed = !(m->p = tn_params_new());
-    for (int i = 0; i < m->layers && !failed; i++) failed = init_block(m, &m->b[i], i);
-    failed = failed || tn_nn_embedding_init(&m->token, m->p, "token", m->letters, m->width) ||
-             tn_nn_embedding_init(&m->position, m->p, "position", m->context, m->width) ||
-             tn_nn_layer_norm_init(&m->norm, m->p, "norm", m->width, bare);
-    return failed || !(m->o = tn_optim_adamw(m->p, opt));
+    m->p = tn_params_new();
+    if (!m->p || tn_nn_embedding_init(&m->token, m->p, "token", m->letters, m->width) ||
+        tn_nn_embedding_init(&m->position, m->p, "position", m->context, m->width) ||
+        tn_nn_transformer_encoder_init(&m->stack, m->p, "stack", m->layers, m->width, m->heads,
+                                       gelu))
+        return 1;
+    if (tn_params_count(m->p) > MOST_GRADS) return fprintf(stderr, "too many layers\n"), 1;
+    m->o = tn_optim_adamw(m->p, opt);
+    return !m->o;
 }
 
 static int train(gpt *m, const char *folder) {
@@ -144,7 +120,7 @@ int main(int argc, char **argv) {
     const char *folder = option_text(argv, "--out", NULL);
     gpt m = {.rate = option_number(argv, "--rate", 1e-3)};
     (void)argc;
-    m.layers = (int)option_number(argv, "--layers", 6) % MOST_LAYERS;
+    m.layers = (int)option_number(argv, "--layers", 6);
     m.width = (int)option_number(argv, "--width", 384);
     m.heads = (int)option_number(argv, "--heads", 6);
     m.context = (int)option_number(argv, "--context", 256);

@@ -28,19 +28,20 @@ def safetensors(path):
 
 
 def scores(w, x, heads):
-    norm = lambda h, name: F.layer_norm(h, h.shape[-1:], w[name + ".weight"], None, 1e-5)
+    norm = lambda h, name: F.layer_norm(h, h.shape[-1:], w[name + ".weight"], w[name + ".bias"], 1e-5)
+    linear = lambda h, name: F.linear(h, w[name + ".weight"], w.get(name + ".bias"))
     n, t = x.shape
     h = w["token.weight"][x] + w["position.weight"][:t]
     mask = torch.triu(torch.full((t, t), -math.inf), 1)
-    for i in range(sum(k.endswith(".up.weight") for k in w)):
-        b = f"layers.{i}."
-        y = norm(h, b + "norm1")
-        q, k, v = ((y @ w[f"{b}attention.{a}_proj.weight"].T).reshape(n, t, heads, -1).transpose(1, 2)
+    for i in range(sum(k.endswith(".linear1.weight") for k in w)):
+        b = f"stack.layers.{i}."
+        y = norm(h, b + "ln1")
+        q, k, v = (linear(y, f"{b}attention.{a}_proj").reshape(n, t, heads, -1).transpose(1, 2)
                    for a in ("query", "key", "value"))
         a = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + mask, -1) @ v
-        h = h + a.transpose(1, 2).reshape(n, t, -1) @ w[b + "attention.out_proj.weight"].T
-        h = h + F.gelu(norm(h, b + "norm2") @ w[b + "up.weight"].T) @ w[b + "down.weight"].T
-    return norm(h, "norm") @ w["token.weight"].T
+        h = h + linear(a.transpose(1, 2).reshape(n, t, -1), b + "attention.out_proj")
+        h = h + linear(F.gelu(linear(norm(h, b + "ln2"), b + "linear1")), b + "linear2")
+    return norm(h, "stack.ln") @ w["token.weight"].T
 
 
 def rate(step, most, steps):
