@@ -1,6 +1,7 @@
 /* Callbacks of transforms: functions under a rule for tangents, and every transform given functions
  * and rules that fail, that evaluate, that keep what they should not, that change shapes. */
 #include "base/alloc.h"
+#include "memory.h"
 #include "tap.h"
 #include "tenon/tenon.h"
 #include "values.h"
@@ -151,24 +152,7 @@ static int memory_run(int64_t n, bool *reached, bool *clean) {
     return status;
 }
 
-static void test_memory(void) {
-    bool reached = true, clean = true;
-    int failures = 0, wrong = 0;
-    for (int i = 0; i < 3; i++) wrong += memory_run(0, &reached, &clean) != 0;
-    tn_memory_clear_cache();
-    int64_t live = tni_alloc_live();
-    reached = true;
-    for (int64_t n = 1; reached; n++) {
-        int status = memory_run(n, &reached, &clean);
-        failures += status != 0;
-        if (status && status != TN_EMEMORY && !wrong++) diag("%d: %s", status, tn_error());
-    }
-    tn_memory_clear_cache();
-    int64_t more = tni_alloc_live() - live;
-    ok(failures > 100 && !wrong && clean && more < 64,
-       "%d allocations failed once each, %d not cleanly, %lld blocks more", failures, wrong,
-       (long long)more);
-}
+static void test_memory(void) { memory_check(memory_run, 100); }
 
 /* ---- every transform, given a function that goes wrong ---- */
 

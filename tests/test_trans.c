@@ -1,6 +1,7 @@
 /* How transforms behave: every element-wise row, precision, nesting, custom rules, checkpoints,
  * long chains, misuse, memory that runs out. */
 #include "base/alloc.h"
+#include "memory.h"
 #include "ops/build.h"
 #include "tap.h"
 #include <math.h>
@@ -412,7 +413,6 @@ static tn_array *layers(tn_list in, void *ud) {
     return tn_mean(tn_mul(y[0], tn_concatenate(TN_LIST(h), 0)), TN_ALL, false);
 }
 
-/* One run with the n-th allocation failing (0: none); its status. */
 static int memory_run(int64_t n, bool *reached, bool *clean) {
     int status = 0;
     TN_SCOPE {
@@ -429,24 +429,7 @@ static int memory_run(int64_t n, bool *reached, bool *clean) {
     return status;
 }
 
-static void test_memory(void) {
-    bool reached = true, clean = true;
-    int failures = 0, wrong = 0;
-    for (int i = 0; i < 3; i++) wrong += memory_run(0, &reached, &clean) != 0;
-    tn_memory_clear_cache();
-    int64_t live = tni_alloc_live();
-    reached = true;
-    for (int64_t n = 1; reached; n++) {
-        int status = memory_run(n, &reached, &clean);
-        failures += status != 0;
-        wrong += status && status != TN_EMEMORY;
-    }
-    tn_memory_clear_cache();
-    int64_t more = tni_alloc_live() - live;
-    ok(failures > 20 && !wrong && clean && more < 64,
-       "%d allocations failed once each, %d not cleanly, %lld blocks more", failures, wrong,
-       (long long)more);
-}
+static void test_memory(void) { memory_check(memory_run, 20); }
 
 int main(void) {
     test_rows();

@@ -41,12 +41,8 @@ static int train_loss(tn_llm_trainer *t, tn_list in, bool train, tn_array **out)
     if (train && in.n > 2) p.key = in.v[2];
     if (train) p.again = t->again;
     tn_array *scores = tni_llm_forward(t->m, &p, tn_reshape(ids, TN_SHAPE(rows)));
-    /* As a sum, so that the derivative is one element-wise pass: taking along the axis would need
-     * zeros of the scores' size to scatter into. */
-    tn_array *here =
-        tn_equal(tn_arange(0, (double)t->m->vocab, 1, TN_I32), tn_reshape(want, TN_SHAPE(rows, 1)));
-    tn_array *hit = tn_sum(tn_where(here, scores, tn_f32(0)), TN_AXES(1), false);
-    tn_array *ce = tn_sub(tn_logsumexp(scores, TN_AXES(1), false), hit);
+    tn_array *hit = tn_take_along_axis(scores, tn_reshape(want, TN_SHAPE(rows, 1)), 1);
+    tn_array *ce = tn_sub(tn_logsumexp(scores, TN_AXES(1), false), tn_squeeze(hit, TN_AXES(1)));
     tn_array *at = tn_arange(1, (double)tokens + 1, 1, TN_I32);
     tn_array *mask = tn_logical_and(tn_greater_equal(at, tn_slice_axis(in.v[1], 1, 0, 1)),
                                     tn_less_equal(at, tn_slice_axis(in.v[1], 1, 1, 2)));
