@@ -612,7 +612,13 @@ TN_API int tn_custom_vmap(tn_fns fn, tn_vmap_rule rule, void *ud, tn_list in, in
  *     while (...) if (tn_compiled_call(c, TN_LIST(x, y), &loss)) return fail(tn_error());
  *
  * Arrays that fn takes from elsewhere, and all else it looks at, are constants: what must vary is
- * an argument or state. */
+ * an argument or state.
+ *
+ * With `shapeless`, fn is promised to do the same operations whatever its arguments' sizes (of 2
+ * and more; 0 and 1 are always looked at). It is then run a few times when it is first called, also
+ * for larger sizes, and what changes from one to the other is found as for
+ * tn_exporter_add_shapeless. From then on new sizes are planned without running fn. Where nothing
+ * is found, fn is run for each new set of sizes, as without. */
 
 typedef struct tn_compiled tn_compiled;
 
@@ -621,6 +627,7 @@ typedef struct tn_compile_opt {
     tn_slots state; /* slots that fn reads and may tn_assign to: arguments and results besides */
     int capacity;   /* plans kept, 32 by default; the one not used for longest makes room */
     bool keep;      /* the plans' memory stays with the function between calls: for large steps */
+    bool shapeless; /* other sizes do not make fn another function: see above */
 } tn_compile_opt;
 
 /* fn with n_out results. `ud` and the slots must stay valid while the object lives. NULL with
@@ -638,9 +645,11 @@ TN_API void tn_compiled_free(tn_compiled *c);
 typedef struct tn_compile_stats {
     int64_t hits, misses, evictions; /* calls that found a plan, that made one; plans let go */
     int64_t plans;                   /* kept now */
+    int64_t runs;                    /* of fn, to see what it does */
     int64_t launches;                /* of the plan used last */
     size_t arena;                    /* bytes of its memory, without arguments and results */
     size_t bound;                    /* bytes of that memory in use at once: no plan needs less */
+    char closed[120];                /* shapeless: why fn had to be run for new sizes; "" */
 } tn_compile_stats;
 /* All zeros for NULL. */
 TN_API tn_compile_stats tn_compiled_stats(tn_compiled *c);

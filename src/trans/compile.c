@@ -36,14 +36,16 @@ tn_compiled *tn_compile(tn_fns fn, void *ud, int n_out, const tn_compile_opt *op
     pthread_mutex_init(&c->lock, NULL);
     c->fn = fn, c->ud = ud, c->n_out = n_out;
     c->state = state, c->n_state = n_state, c->capacity = capacity;
-    c->keep = opt && opt->keep;
+    c->keep = opt && opt->keep, c->shapeless = opt && opt->shapeless;
     return c;
 }
 
 void tn_compiled_free(tn_compiled *c) {
     if (!c) return;
     for (size_t i = 0; i < c->plans.n; i++) tni_compiled_plan_free(c->plans.v[i]);
+    for (size_t i = 0; i < c->open.n; i++) tni_compiled_open_free(&c->open.v[i]);
     tni_vec_free(&c->plans);
+    tni_vec_free(&c->open);
     tni_buffer_release(c->arena);
     tni_free(c->state);
     pthread_mutex_destroy(&c->lock);
@@ -58,17 +60,13 @@ tn_compile_stats tn_compiled_stats(tn_compiled *c) {
     return s;
 }
 
-/* ---- signatures: for each argument dtype, axes and weakness in one number, then its sizes ---- */
-
-static int64_t compile_kind(const tn_array *a) {
-    return a->dtype | a->ndim << 8 | (a->flags & TNI_A_WEAK ? 1 << 16 : 0);
-}
+/* ---- signatures: for each argument its kind, then its sizes ---- */
 
 static bool compile_fits(const compiled_plan *p, int n, tn_array *const *x) {
     if (p->n_arg != n) return false;
     const int64_t *s = p->signature;
     for (int i = 0; i < n; i++) {
-        if (*s++ != compile_kind(x[i])) return false;
+        if (*s++ != tni_compiled_kind(x[i])) return false;
         for (int d = 0; d < x[i]->ndim; d++)
             if (*s++ != x[i]->shape[d]) return false;
     }
@@ -81,7 +79,7 @@ static int compile_sign(compiled_plan *p, int n, tn_array *const *x) {
     int64_t *s = p->signature = tni_alloc_array(size, sizeof *s);
     if (!s) return tni_fail_memory(size * sizeof *s, "a compiled plan");
     for (int i = 0; i < n; i++) {
-        *s++ = compile_kind(x[i]);
+        *s++ = tni_compiled_kind(x[i]);
         for (int d = 0; d < x[i]->ndim; d++) *s++ = x[i]->shape[d];
     }
     return 0;
@@ -104,21 +102,44 @@ static void compile_evict(tn_compiled *c) {
     c->stats.evictions++;
 }
 
+/* The signature of the plan used last for arguments that differ from these in sizes alone. */
+static const int64_t *compile_like(const tn_compiled *c, int n, tn_array *const *x) {
+    const compiled_plan *last = NULL;
+    for (size_t i = 0; i < c->plans.n; i++) {
+        const compiled_plan *p = c->plans.v[i];
+        const int64_t *s = p->signature;
+        bool like = p->n_arg == n;
+        for (int k = 0; k < n && like; s += 1 + x[k++]->ndim) like = *s == tni_compiled_kind(x[k]);
+        if (like && (!last || p->used > last->used)) last = p;
+    }
+    return last ? last->signature : NULL;
+}
+
+static int compile_keep(tn_compiled *c, compiled_plan *p, int n, tn_array *const *x) {
+    int status = compile_sign(p, n, x);
+    if (status) {
+        tni_compiled_plan_free(p);
+        return status;
+    }
+    if (c->plans.n == (size_t)c->capacity) compile_evict(c);
+    c->plans.v[c->plans.n++] = p;
+    c->stats.misses++;
+    return 0;
+}
+
 static compiled_plan *compile_add(tn_compiled *c, int n, tn_array *const *x) {
+    bool known = true;
     if (tni_vec_reserve(&c->plans, (size_t)c->capacity)) {
         tni_fail_memory(sizeof(compiled_plan), "a compiled plan");
         return NULL;
     }
-    compiled_plan *p = tni_compiled_plan(c, n, x);
-    if (p && compile_sign(p, n, x)) {
+    compiled_plan *p = tni_compiled_plan(c, n, x, &known);
+    if (!p) return NULL;
+    if (c->shapeless && !known && tni_compiled_record(c, n, x, compile_like(c, n, x))) {
         tni_compiled_plan_free(p);
         return NULL;
     }
-    if (!p) return NULL;
-    if (c->plans.n == (size_t)c->capacity) compile_evict(c);
-    c->plans.v[c->plans.n++] = p;
-    c->stats.misses++;
-    return p;
+    return compile_keep(c, p, n, x) ? NULL : p;
 }
 
 static compiled_plan *compile_get(tn_compiled *c, int n, tn_array *const *x) {

@@ -37,59 +37,79 @@ typedef struct plan_trace {
     tni_trace t;
     int n_in, n_state, n_res;
     bool random;
-    tn_array **before; /* of the slots */
-    tn_array **res;    /* outputs, new state, new key; the last two kept by us */
+    tn_array **res;    /* outputs, new state, new key, which is kept by us */
     tn_array **simple; /* the same simplified */
 } plan_trace;
 
-/* Stand-ins into the slots and the thread's random sequence; what they held is kept. */
-static void plan_enter(plan_trace *r, tn_array **key) {
-    for (int i = 0; i < r->n_state; i++) {
-        r->before[i] = *r->c->state[i];
-        *r->c->state[i] = tn_keep(r->t.tracer[r->n_in + i]);
+/* Stand-ins into the slots; what they held is in before[]. */
+static void plan_enter(tn_compiled *c, tn_array *const *in, tn_array **before) {
+    for (int i = 0; i < c->n_state; i++) {
+        before[i] = *c->state[i];
+        *c->state[i] = tn_keep(in[i]);
     }
-    *key = tn_keep(r->t.tracer[r->n_in + r->n_state]);
 }
 
-/* Takes out what the function left there. */
-static void plan_leave(plan_trace *r, tn_array *key) {
-    tn_array **state = r->res + r->c->n_out;
-    for (int i = 0; i < r->n_state; i++) {
-        state[i] = *r->c->state[i];
-        *r->c->state[i] = r->before[i];
+/* Takes out what the function left there, and puts back what was there. */
+static int plan_leave(tn_compiled *c, tn_array **before, tn_array **out) {
+    int status = 0;
+    for (int i = 0; i < c->n_state; i++) {
+        tn_array *a = *c->state[i];
+        *c->state[i] = before[i];
+        out[i] = tni_alive(a) ? tni_scope_again(a) : a;
+        if (!a && !status)
+            status = tni_fail(TN_EVALUE, "compile: the function left slot %d empty", i);
+        tn_drop(a);
     }
-    state[r->n_state] = key;
-    r->random = key != r->t.tracer[r->n_in + r->n_state];
-}
-
-static int plan_call(plan_trace *r) {
-    tn_array *key;
-    plan_enter(r, &key);
-    tn_array **outer = tni_random_trace(&key);
-    int status = tni_call_fns("compile", r->c->fn, r->c->ud, (tn_list){r->t.tracer, r->n_in},
-                              r->c->n_out, r->res);
-    tni_random_trace(outer);
-    plan_leave(r, key);
-    for (int k = 0; k <= r->n_state && !status; k++)
-        status = tn_array_status(r->res[r->c->n_out + k]);
     return status;
+}
+
+int tni_compiled_fns(tn_list in, tn_array **out, int n_out, void *ud) {
+    tn_compiled *c = ud;
+    int n_in = in.n - c->n_state;
+    tn_array **before = tni_alloc_array((size_t)c->n_state + 1, sizeof *before);
+    if (!before) return plan_no_memory();
+    (void)n_out;
+    c->stats.runs++;
+    plan_enter(c, in.v + n_in, before);
+    int status = tni_call_fns("compile", c->fn, c->ud, (tn_list){in.v, n_in}, c->n_out, out);
+    int left = plan_leave(c, before, out + c->n_out);
+    tni_free(before);
+    return status ? status : left;
+}
+
+/* The results, from a recording if one is open for these sizes. */
+static int plan_results(plan_trace *r, bool *known) {
+    tn_list in = {r->t.tracer, r->t.n - 1};
+    int status = r->c->shapeless ? tni_compiled_recall(r->c, in, r->res) : TN_ESHAPE;
+    *known = !status || status == TN_EMEMORY;
+    return *known ? status
+                  : tni_call_fns("compile", tni_compiled_fns, r->c, in, r->n_res - 1, r->res);
+}
+
+/* Random numbers are drawn from a stand-in for the thread's sequence. */
+static int plan_call(plan_trace *r, bool *known) {
+    tn_array *first = r->t.tracer[r->t.n - 1], **key = &r->res[r->n_res - 1];
+    *key = tn_keep(first);
+    tn_array **outer = tni_random_trace(key);
+    int status = plan_results(r, known);
+    tni_random_trace(outer);
+    r->random = *key != first;
+    return status ? status : tn_array_status(*key);
 }
 
 static int plan_trace_open(plan_trace *r, tn_compiled *c, int n, tn_array *const *x) {
     memset(r, 0, sizeof *r);
     r->c = c, r->n_state = c->n_state, r->n_in = n - c->n_state - 1;
     r->n_res = c->n_out + c->n_state + 1;
-    r->before = tni_alloc_array((size_t)r->n_state + 1, sizeof *r->before);
     r->res = tni_calloc(2 * (size_t)r->n_res, sizeof *r->res);
-    if (!r->before || !r->res) return plan_no_memory();
+    if (!r->res) return plan_no_memory();
     r->simple = r->res + r->n_res;
     return tni_trace_open(&r->t, n, x);
 }
 
 static void plan_trace_free(plan_trace *r) {
-    for (int k = r->c->n_out; k < r->n_res && r->res; k++) tn_drop(r->res[k]);
+    if (r->res) tn_drop(r->res[r->n_res - 1]);
     tni_trace_free(&r->t);
-    tni_free(r->before);
     tni_free(r->res);
 }
 
@@ -334,12 +354,12 @@ static compiled_plan *plan_best(const plan_trace *r) {
     return first ? a : b;
 }
 
-compiled_plan *tni_compiled_plan(tn_compiled *c, int n, tn_array *const *x) {
+compiled_plan *tni_compiled_plan(tn_compiled *c, int n, tn_array *const *x, bool *known) {
     plan_trace r;
     compiled_plan *p = NULL;
     tn_scope *s = tn_scope_begin();
     int status = plan_trace_open(&r, c, n, x);
-    if (!status) status = plan_call(&r);
+    if (!status) status = plan_call(&r, known);
     if (!status) status = plan_simplify(&r);
     if (!status) status = plan_constants(&r);
     if (!status) p = plan_best(&r);

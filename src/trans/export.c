@@ -34,6 +34,7 @@ struct tn_exporter {
     void *ud;
     ex_function f;
     export_map constants;
+    bool memory; /* never written: code may stay, and free sizes go in steps */
 };
 
 /* One tn_exporter_add. */
@@ -64,6 +65,14 @@ tn_exporter *tn_exporter_new(tn_fns fn, void *ud, int n_out) {
     e->fn = fn, e->ud = ud, e->f.n_out = n_out;
     return e;
 }
+
+tn_exporter *tni_ex_recorder(tn_fns fn, void *ud, int n_out) {
+    tn_exporter *e = tn_exporter_new(fn, ud, n_out);
+    if (e) e->memory = true;
+    return e;
+}
+
+const ex_function *tni_ex_recorded(const tn_exporter *e) { return &e->f; }
 
 void tn_exporter_free(tn_exporter *e) {
     if (!e) return;
@@ -171,6 +180,7 @@ static int export_node(export_job *j, const tni_node *n, size_t in) {
     size_t units = tni_ex_units(p);
     if (tni_vec_reserve(&x->params, x->params.n + units) || tni_vec_push(&x->nodes, y))
         return export_no_memory();
+    tni_prim_retain(p);
     if (units) {
         memset(x->params.v + y.params, 0, units * sizeof *x->params.v);
         memcpy(x->params.v + y.params, n->params, p->params_size);
@@ -281,8 +291,8 @@ static int export_emit(export_job *j, const tni_node *n, const uint32_t *operand
         memcpy(out, operand, sizeof *out * (size_t)n->n_out);
         return 0;
     }
-    if (p->id < 0 || p->id >= TNI_OP_COUNT || p != &tni_prims[p->id])
-        return export_lowered(j, n, operand, depth, out);
+    bool row = p->id >= 0 && p->id < TNI_OP_COUNT && p == &tni_prims[p->id];
+    if (!row && !j->e->memory) return export_lowered(j, n, operand, depth, out);
     for (int i = 0; i < n->n_in && !status; i++) status = export_push(j, operand[i]);
     if (!status) status = export_node(j, n, in);
     for (int k = 0; k < n->n_out; k++) out[k] = (uint32_t)first + (uint32_t)k;
@@ -551,8 +561,10 @@ static int export_arguments_of(export_sizes *f, tn_list in, tn_list other, int s
     return status;
 }
 
-static int export_mark_open(export_sizes *f, tn_list in, tn_list other, ex_trace *x) {
+static int export_mark_open(export_sizes *f, tn_list in, tn_list other, ex_trace *x, bool steps) {
     int status = 0;
+    for (int k = 0; k < f->n && steps && !status; k++)
+        if (tni_vec_push(&x->steps, f->b[k] - f->a[k])) status = export_no_memory();
     for (int i = 0; i < in.n; i++)
         for (int d = 0; d < in.v[i]->ndim && !status; d++) {
             int64_t n = in.v[i]->shape[d];
@@ -574,7 +586,7 @@ static int export_open(tn_exporter *e, tn_list in, tn_list other, ex_trace **x) 
         if (!s) n = e->f.constants.n;
     }
     if (!status) status = tni_ex_open(&e->f, x, m);
-    if (!status) status = export_mark_open(&f, in, other, x[0]);
+    if (!status) status = export_mark_open(&f, in, other, x[0], e->memory);
     for (int s = 1; s < m; s++) tni_ex_trace_free(x[s]);
     if (!status) export_forget(e, n);
     tni_free(args);

@@ -87,7 +87,8 @@ typedef struct ex_trace {
     TNI_VEC(uint32_t) operands;
     TNI_VEC(int64_t) params; /* eight bytes each, so that rules can look into them */
     TNI_VEC(uint32_t) results;
-    TNI_VEC(int64_t) open; /* none, or sizes of the arguments, -1 - k: free, equal for equal k */
+    TNI_VEC(int64_t) open;  /* none, or sizes of the arguments, -1 - k: free, equal for equal k */
+    TNI_VEC(int64_t) steps; /* in memory only: free size k is taken in steps from that traced */
     TNI_VEC(ex_size) sizes;
     TNI_VEC(ex_patch) patches;
 } ex_trace;
@@ -98,6 +99,16 @@ typedef struct ex_function {
     TNI_VEC(ex_trace *) traces;
     TNI_VEC(tn_array *) constants; /* kept, evaluated */
 } ex_function;
+
+/* As tn_exporter_new, for traces that stay in memory: callers' primitives stay what they are, and
+ * free sizes are those only that lie whole steps, between the two examples, apart, and above 1. */
+tn_exporter *tni_ex_recorder(tn_fns fn, void *ud, int n_out);
+const ex_function *tni_ex_recorded(const tn_exporter *e);
+/* The trace that takes `in`, NULL: none does; whether it is for other sizes than were traced. */
+const ex_trace *tni_ex_find(const ex_function *f, tn_list in, bool *open);
+/* Builds it for `in`, in the current scope; `name` is for messages. TN_ESHAPE: not these sizes. */
+int tni_ex_build(const ex_function *f, const char *name, const ex_trace *t, bool open, tn_list in,
+                 tn_array **out);
 
 void tni_ex_trace_free(ex_trace *t);
 void tni_ex_function_free(ex_function *f); /* what it holds */

@@ -7,6 +7,7 @@
 
 void tni_ex_trace_free(ex_trace *t) {
     if (!t) return;
+    for (size_t k = 0; k < t->nodes.n; k++) tni_prim_release(t->nodes.v[k].prim);
     tni_vec_free(&t->values);
     tni_vec_free(&t->shapes);
     tni_vec_free(&t->nodes);
@@ -14,6 +15,7 @@ void tni_ex_trace_free(ex_trace *t) {
     tni_vec_free(&t->params);
     tni_vec_free(&t->results);
     tni_vec_free(&t->open);
+    tni_vec_free(&t->steps);
     tni_vec_free(&t->sizes);
     tni_vec_free(&t->patches);
     tni_free(t);

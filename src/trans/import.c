@@ -130,9 +130,13 @@ static bool import_fits_open(const ex_trace *t, tn_list in) {
         const int64_t *open = t->open.v + t->values.v[i].shape;
         fits = a->dtype == t->values.v[i].dtype && a->ndim == t->values.v[i].ndim;
         for (int d = 0; d < a->ndim && fits; d++) {
-            int64_t *k = open[d] < 0 ? &free[-1 - open[d]] : NULL;
-            if (k && *k < 0) *k = a->shape[d];
-            fits = a->shape[d] == (k ? *k : open[d]);
+            int64_t *k = open[d] < 0 ? &free[-1 - open[d]] : NULL, n = a->shape[d];
+            if (k && *k < 0) *k = n;
+            fits = n == (k ? *k : open[d]);
+            if (fits && k && t->steps.n) {
+                int64_t traced = t->shapes.v[t->values.v[i].shape + (size_t)d];
+                fits = n > 1 && (n - traced) % t->steps.v[-1 - open[d]] == 0;
+            }
         }
     }
     return fits;
@@ -153,22 +157,27 @@ static char *import_given(tn_list in, char *buf, size_t n) {
     return buf;
 }
 
-static const ex_trace *import_find(const tn_imported *f, tn_list in, bool *open) {
-    char given[200], has[200];
+const ex_trace *tni_ex_find(const ex_function *f, tn_list in, bool *open) {
     for (int pass = 0; pass < 2; pass++)
-        for (size_t i = 0; i < f->f.traces.n; i++) {
-            const ex_trace *t = f->f.traces.v[i];
+        for (size_t i = 0; i < f->traces.n; i++) {
+            const ex_trace *t = f->traces.v[i];
             *open = pass;
             if (pass ? import_fits_open(t, in) : import_fits(t, in)) return t;
         }
-    tni_fail(TN_ESHAPE, "%s: import: no trace takes %s; there %s %zu, the first takes %s", f->path,
-             import_given(in, given, sizeof given), f->f.traces.n == 1 ? "is" : "are",
-             f->f.traces.n, tni_ex_signature(f->f.traces.v[0], has, sizeof has));
     return NULL;
 }
 
+static int import_none(const tn_imported *f, tn_list in) {
+    char given[200], has[200];
+    return tni_fail(TN_ESHAPE, "%s: import: no trace takes %s; there %s %zu, the first takes %s",
+                    f->path, import_given(in, given, sizeof given),
+                    f->f.traces.n == 1 ? "is" : "are", f->f.traces.n,
+                    tni_ex_signature(f->f.traces.v[0], has, sizeof has));
+}
+
 typedef struct import_job {
-    const tn_imported *f;
+    const ex_function *f;
+    const char *name;
     const ex_trace *t;
     uint32_t n;       /* values so far */
     tn_array **value; /* those of nodes are held */
@@ -180,14 +189,13 @@ typedef struct import_job {
 } import_job;
 
 static tn_array *import_operand(const import_job *j, uint32_t v) {
-    return v & EX_CONSTANT ? j->f->f.constants.v[v & ~EX_CONSTANT] : j->value[v];
+    return v & EX_CONSTANT ? j->f->constants.v[v & ~EX_CONSTANT] : j->value[v];
 }
 
 /* ---- nodes of an open trace ---- */
 
 static int import_misfit(const import_job *j, const char *why) {
-    return tni_fail(TN_ESHAPE, "%s: import: the function is not for these sizes: %s", j->f->path,
-                    why);
+    return tni_fail(TN_ESHAPE, "%s: import: the function is not for these sizes: %s", j->name, why);
 }
 
 /* The next of the sizes; those it is made of are there. */
@@ -323,7 +331,7 @@ static int import_next_key(tn_array *key) {
 
 static int import_build(import_job *j, tn_list in, tn_array **out) {
     const ex_trace *t = j->t;
-    int status = 0, n_out = j->f->f.n_out;
+    int status = 0, n_out = j->f->n_out;
     for (int i = 0; i < in.n; i++) j->value[i] = in.v[i];
     if (t->random) status = import_key(&j->value[t->n_in]);
     uint32_t first = j->n = t->n_in + t->random;
@@ -337,25 +345,32 @@ static int import_build(import_job *j, tn_list in, tn_array **out) {
     return status;
 }
 
-static int import_call(const tn_imported *f, tn_list in, int n_out, tn_array **out) {
-    int status = tni_call_inputs("import", "argument", in);
-    if (!status && n_out != f->f.n_out)
-        status = tni_fail(TN_EVALUE, "%s: import: %d results are asked for, the function has %d",
-                          f->path, n_out, f->f.n_out);
-    bool open = false;
-    const ex_trace *t = status ? NULL : import_find(f, in, &open);
-    if (!t) return tni_error_code();
+int tni_ex_build(const ex_function *f, const char *name, const ex_trace *t, bool open, tn_list in,
+                 tn_array **out) {
     import_job j = {.f = f,
+                    .name = name,
                     .t = t,
                     .open = open,
                     .value = tni_alloc_array(t->values.n + 1, sizeof *j.value),
                     .in = tni_alloc_array((size_t)t->most_in + 1, sizeof *j.in),
                     .spec = tni_alloc_array((size_t)t->most_in + 1, sizeof *j.spec),
                     .sizes = tni_alloc_array(t->sizes.n + 1, sizeof *j.sizes)};
-    status = j.value && j.in && j.spec && j.sizes ? import_build(&j, in, out) : import_no_memory();
+    int status =
+        j.value && j.in && j.spec && j.sizes ? import_build(&j, in, out) : import_no_memory();
     tni_free(j.value), tni_free(j.in);
     tni_free(j.spec), tni_free(j.sizes);
     return status;
+}
+
+static int import_call(const tn_imported *f, tn_list in, int n_out, tn_array **out) {
+    int status = tni_call_inputs("import", "argument", in);
+    if (!status && n_out != f->f.n_out)
+        status = tni_fail(TN_EVALUE, "%s: import: %d results are asked for, the function has %d",
+                          f->path, n_out, f->f.n_out);
+    if (status) return status;
+    bool open = false;
+    const ex_trace *t = tni_ex_find(&f->f, in, &open);
+    return t ? tni_ex_build(&f->f, f->path, t, open, in, out) : import_none(f, in);
 }
 
 int tn_imported_call(tn_list in, tn_array **out, int n_out, void *imported) {
