@@ -96,12 +96,16 @@ EVERY(layer_norm, ARGS(A(F32, 3, 8), A(F32, 8), A(F32, 8)), 3, 1, y[0] = tn_fast
 EVERY(layer_norm_bias, ARGS(A(F32, 3, 8), A(F32, 8)), 2, 1, y[0] = tn_fast_layer_norm(x[0], NULL, x[1], 1e-5)) \
 EVERY(norm_vjp, ARGS(A(F32, 3, 8), A(F32, 8), A(F32, 8)), 3, 3, every_norm_grad(x, y)) \
 EVERY(rms_norm_vjp, ARGS(A(BF16, 70, 4), A(BF16, 4)), 2, 2, tn_value_and_grad(every_rms_loss, NULL, (tn_list){x, 2}, 2, NULL, y)) \
+EVERY(norm_vjp_bias, ARGS(A(F32, 3, 2, 8), A(F32, 8)), 2, 2, tn_value_and_grad(every_bias_loss, NULL, (tn_list){x, 2}, 2, NULL, y)) \
+EVERY(norm_vjp_bare, ARGS(A(F16, 3, 2, 8)), 1, 1, y[0] = tn_grad(every_bare_loss, NULL, TN_LIST(x[0]), 0)) \
 EVERY(rope, ARGS(A(F32, 2, 3, 8), INDEX(I32, 9, 2)), 2, 1, y[0] = tn_fast_rope(x[0], 6, x[1], NULL)) \
 EVERY(rope_freqs, ARGS(A(F16, 1, 2, 3, 8), NUMBER(I32, 9), INDEX(F32, 9, 4)), 3, 1, y[0] = tn_fast_rope(x[0], 8, x[1], TN_OPT(tn_rope_opt, .freqs = tn_add(x[2], tn_f32(1)), .traditional = true))) \
 EVERY(sdpa, ARGS(A(F32, 1, 4, 3, 8), A(F32, 1, 2, 5, 8), A(F32, 1, 2, 5, 6)), 3, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.3, TN_OPT(tn_sdpa_opt, .causal = true))) \
 EVERY(sdpa_mask, ARGS(A(F32, 1, 4, 3, 8), A(F16, 1, 2, 5, 8), A(F16, 1, 2, 5, 6), A(F32, 3, 5), A(F32, 4)), 5, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.3, TN_OPT(tn_sdpa_opt, .mask = x[3], .sinks = x[4]))) \
 EVERY(sdpa_bool, ARGS(A(F16, 2, 2, 3, 8), A(F16, 2, 2, 4, 8), A(F16, 2, 2, 4, 8), INDEX(BOOL, 2, 3, 4)), 4, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.5, TN_OPT(tn_sdpa_opt, .mask = x[3]))) \
 EVERY(sdpa_vjp, ARGS(A(F32, 1, 4, 3, 8), A(F16, 1, 2, 5, 8), A(F16, 1, 2, 5, 6), A(F32, 4)), 4, 4, every_attention_grad(x, y)) \
+EVERY(sdpa_vjp_mask, ARGS(A(F32, 2, 4, 3, 4), A(F32, 2, 2, 5, 4), A(F32, 2, 2, 5, 6), INDEX(BOOL, 2, 2, 1, 3, 5), A(F32, 4)), 5, 4, every_masked_grad(x, y)) \
+EVERY(sdpa_vjp_heads, ARGS(A(BF16, 2, 4, 3, 4), A(BF16, 2, 2, 5, 4), A(BF16, 2, 2, 5, 6), A(F32, 4, 1, 5), A(F32, 2, 4)), 5, 4, every_masked_grad(x, y)) \
 EVERY(random_bits, ARGS(INDEX(U32, 99, 2)), 1, 2, y[0] = tn_random_bits(TN_SHAPE(3, 5), 2, x[0]); y[1] = tn_random_normal(TN_SHAPE(4), TN_F32, x[0])) \
 EVERY(sort, ARGS(A(F32, 3, 7)), 1, 1, y[0] = tn_sort(x[0], 0)) \
 EVERY(argsort, ARGS(A(F16, 3, 7)), 1, 1, y[0] = tn_argsort(x[0], -1)) \
@@ -150,6 +154,17 @@ static tn_array *every_rms_loss(tn_list in, void *ud) {
     return tn_sum(tn_square(tn_fast_rms_norm(in.v[0], in.v[1], 1e-3)), TN_ALL, false);
 }
 
+static tn_array *every_bias_loss(tn_list in, void *ud) {
+    (void)ud;
+    return tn_sum(tn_square(tn_fast_layer_norm(in.v[0], NULL, in.v[1], 1e-3)), TN_ALL, false);
+}
+static tn_array *every_bare_loss(tn_list in, void *ud) {
+    tn_array *w = tn_arange(1, 17, 1, TN_F16);
+    (void)ud;
+    return tn_sum(tn_mul(tn_reshape(w, TN_SHAPE(2, 8)), tn_fast_rms_norm(in.v[0], NULL, 1e-3)),
+                  TN_ALL, false);
+}
+
 static tn_array *every_pool_loss(tn_list in, void *ud) {
     tn_spatial k = TN_SPATIAL(3, 2), stride = TN_SPATIAL(2, 1), pad = TN_SPATIAL(1);
     tn_array *x = in.v[0];
@@ -169,6 +184,20 @@ static tn_array *every_attention_loss(tn_list in, void *ud) {
 }
 static void every_attention_grad(tn_array *const *x, tn_array **y) {
     tn_value_and_grad(every_attention_loss, NULL, (tn_list){x, 4}, 4, NULL, y);
+}
+
+/* By queries, keys, values and sinks, but not by the mask. */
+static int every_masked_loss(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)ud, (void)n_out;
+    out[0] = tn_fast_scaled_dot_product_attention(
+        in.v[0], in.v[1], in.v[2], 0.3, TN_OPT(tn_sdpa_opt, .mask = in.v[3], .sinks = in.v[4]));
+    out[0] = tn_sum(tn_square(out[0]), TN_ALL, false);
+    return 0;
+}
+static void every_masked_grad(tn_array *const *x, tn_array **y) {
+    tn_array *value;
+    (void)tn_value_and_grad_of(every_masked_loss, NULL, (tn_list){x, 5}, (int[]){0, 1, 2, 4}, 4, 1,
+                               &value, y);
 }
 
 #define EVERY(name, args, n_in, n, ...)                                                            \

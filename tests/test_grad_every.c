@@ -222,7 +222,7 @@ static double rounding(tn_dtype d) {
 }
 /* The least exact of those a case works in. */
 static double case_rounding(const every_case *c) {
-    double worst = 0;
+    double worst = in_f32(c) ? rounding(TN_F32) : 0;
     for (int i = 0; i < c->n_in; i++)
         if (inexact(c->in[i].dtype)) worst = fmax(worst, rounding(c->in[i].dtype));
     return worst;

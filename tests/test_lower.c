@@ -159,16 +159,17 @@ static void test_sdpa(tn_dtype d, int64_t lq, int64_t lk, const char *what) {
     char s[96];
     TN_SCOPE {
         tn_array *q = noise(TN_SHAPE(2, 6, lq, 32), d), *k = noise(TN_SHAPE(2, 2, lk, 32), d),
-                 *v = noise(TN_SHAPE(2, 2, lk, 20), d), *sinks = noise(TN_SHAPE(6), d);
+                 *v = noise(TN_SHAPE(2, 2, lk, 20), d), *one = noise(TN_SHAPE(6), d);
         tn_array *add = noise(TN_SHAPE(6, lq, lk), d);
         tn_array *look = tn_less(noise(TN_SHAPE(2, 1, lq, lk), TN_F32), tn_f32(0.4));
         tn_array *never = tn_greater(noise(TN_SHAPE(lq, 1), TN_F32), tn_f32(0.5));
         look = tn_logical_and(look, tn_logical_not(never)); /* rows that may look nowhere */
+        static const char *const kinds[] = {"", ", sinks", ", sinks of a batch"};
         static const char *const names[] = {"no mask", "causal", "bool mask", "additive mask"};
         for (int m = 0; m < 4; m++)
-            for (int sink = 0; sink < 2; sink++) {
-                snprintf(s, sizeof s, "attention of %s, %s%s", what, names[m],
-                         sink ? ", sinks" : "");
+            for (int sink = 0; sink < 3; sink++) {
+                snprintf(s, sizeof s, "attention of %s, %s%s", what, names[m], kinds[sink]);
+                tn_array *sinks = sink == 2 ? noise(TN_SHAPE(2, 6), d) : one;
                 if (m == 1 && lq > lk) continue;
                 check(attend(q, k, v, m == 1,
                              m == 2   ? look

@@ -500,7 +500,7 @@ typedef struct tn_sdpa_opt {
     bool causal; /* query i of Lq sees keys up to i + Lk - Lq */
     tn_array
         *mask; /* bool (true: look) or additive, broadcast to [B, Hq, Lq, Lk]; not with causal */
-    tn_array *sinks; /* [Hq]: one more logit a head, without a value */
+    tn_array *sinks; /* [Hq] or [B, Hq]: one more logit a head, without a value */
 } tn_sdpa_opt;
 /* softmax(scale * q k^T + mask) v: q [B, Hq, Lq, D], k [B, Hkv, Lk, D], v [B, Hkv, Lk, Dv]; Hq a
  * multiple of Hkv. Softmax in f32; a query that may look nowhere gives zeros. */

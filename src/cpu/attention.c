@@ -76,10 +76,12 @@ void tni_attention_store(const tni_attention *j, const float *row, tn_dtype dtyp
         memcpy(dst, row, (size_t)n * sizeof *row);
 }
 
-float tni_attention_sink(const tni_attention *j, int64_t head) {
+float tni_attention_sink(const tni_attention *j, int64_t batch, int64_t head) {
     if (!j->p->has_sinks) return -INFINITY;
     const tni_view *sinks = &j->c->in[j->p->mask >= TNI_MASK_BOOL ? 4 : 3];
-    return ((const float *)sinks->data)[head * sinks->strides[0]];
+    int64_t at = head * sinks->strides[sinks->ndim - 1];
+    if (sinks->ndim == 2) at += batch * sinks->strides[0];
+    return ((const float *)sinks->data)[at];
 }
 
 int64_t tni_attention_seen(const tni_attention *j, const tni_attention_rows *k, int64_t r) {

@@ -41,7 +41,8 @@ void tni_attention_load(const tni_attention *j, const tni_attention_rows *k, con
 /* A row of results, from f32. */
 void tni_attention_store(const tni_attention *j, const float *row, tn_dtype dtype, void *dst,
                          int64_t n);
-float tni_attention_sink(const tni_attention *j, int64_t head); /* -inf when there are none */
+/* -inf when there are none. */
+float tni_attention_sink(const tni_attention *j, int64_t batch, int64_t head);
 /* Keys that row r may see by causality: [0, result); the most of any row of the block. */
 int64_t tni_attention_seen(const tni_attention *j, const tni_attention_rows *k, int64_t r);
 int64_t tni_attention_most(const tni_attention *j, const tni_attention_rows *k);

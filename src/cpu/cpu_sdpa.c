@@ -53,8 +53,8 @@ static void sdpa_start(const sdpa_job *j, sdpa_block *k, bool first) {
     memset(k->acc, 0, sizeof(float) * (size_t)(k->at.n * j->a.dv));
     for (int64_t r = 0; r < k->at.n; r++) {
         bool sink = j->a.p->has_sinks && first;
-        k->top[r] =
-            sink ? tni_attention_sink(&j->a, tni_attention_head(&j->a, &k->at, r)) : -INFINITY;
+        k->top[r] = sink ? tni_attention_sink(&j->a, k->at.b, tni_attention_head(&j->a, &k->at, r))
+                         : -INFINITY;
         k->sum[r] = sink ? 1 : 0; /* exp(sink - top) */
     }
 }
@@ -181,10 +181,8 @@ static double sdpa_score64(const sdpa_job *j, int64_t b, int64_t head, int64_t i
 
 static void sdpa_row64(const sdpa_job *j, int64_t b, int64_t head, int64_t i, double *s,
                        double *out) {
-    const tni_view *v = &j->a.c->in[2], *sinks = &j->a.c->in[j->a.p->mask >= TNI_MASK_BOOL ? 4 : 3];
-    double sink = j->a.p->has_sinks ? (double)((const float *)sinks->data)[head * sinks->strides[0]]
-                                    : -(double)INFINITY;
-    double top = sink, sum = 0;
+    const tni_view *v = &j->a.c->in[2];
+    double sink = (double)tni_attention_sink(&j->a, b, head), top = sink, sum = 0;
     for (int64_t n = 0; n < j->a.lk; n++) {
         s[n] = sdpa_score64(j, b, head, i, n);
         top = s[n] > top || isnan(s[n]) ? s[n] : top;

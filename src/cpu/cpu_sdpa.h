@@ -6,5 +6,6 @@
 
 int tni_cpu_sdpa(const tni_call *c);
 int tni_cpu_sdpa_vjp(const tni_call *c);
+int tni_cpu_sdpa_vjp64(const tni_call *c); /* all of f64 but the sinks */
 
 #endif

@@ -54,7 +54,8 @@ static void vjp_rows(const vjp_job *j, vjp_block *k) {
     for (int64_t r = 0; r < k->at.n; r++) {
         float *p = k->p + r * k->keys;
         int64_t head = tni_attention_head(&j->a, &k->at, r);
-        float sink = tni_attention_sink(&j->a, head), top = sink, sum = j->a.p->has_sinks ? 1 : 0;
+        float sink = tni_attention_sink(&j->a, k->at.b, head), top = sink,
+              sum = j->a.p->has_sinks ? 1 : 0;
         tni_attention_mask(&j->a, &k->at, r, 0, k->keys, p);
         j->a.isa->online(p, k->keys, &top, &sum, NULL, 0);
         if (sum != 0) j->a.isa->scale(p, k->keys, 1.0f / sum);
@@ -149,19 +150,21 @@ static void vjp_join_range(void *ctx, int64_t begin, int64_t end, int worker) {
     }
 }
 
-/* The sinks' gradients, over the batches in order. */
+/* The sinks' gradients: of a batch each, or over the batches in order. */
 static void vjp_sinks(const vjp_job *j, int64_t batch) {
-    float *out = j->a.c->out[3].data;
-    int64_t skip = j->a.lk * (j->a.d + j->a.dv);
-    for (int64_t h = 0; h < j->a.hkv * j->a.group; h++) {
-        out[h] = 0;
-        for (int64_t b = 0; b < batch; b++)
-            out[h] += j->partial[(b * j->a.hkv + h / j->a.group) * j->parts * j->size + skip +
-                                 h % j->a.group];
-    }
+    const tni_view *o = &j->a.c->out[3];
+    float *out = o->data;
+    int64_t skip = j->a.lk * (j->a.d + j->a.dv), heads = j->a.hkv * j->a.group;
+    memset(out, 0, (size_t)(o->ndim == 2 ? batch * heads : heads) * sizeof *out);
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t h = 0; h < heads; h++)
+            out[(o->ndim == 2 ? b * heads : 0) + h] +=
+                j->partial[(b * j->a.hkv + h / j->a.group) * j->parts * j->size + skip +
+                           h % j->a.group];
 }
 
 int tni_cpu_sdpa_vjp(const tni_call *c) {
+    if (c->in[0].dtype == TN_F64) return tni_cpu_sdpa_vjp64(c);
     vjp_job j = {.a = tni_attention_of(c)};
     int64_t batch = c->in[0].shape[0], heads = batch * j.a.hkv, blocks = j.a.blocks;
     j.g = &c->in[3 + (j.a.p->mask >= TNI_MASK_BOOL) + j.a.p->has_sinks];

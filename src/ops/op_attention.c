@@ -27,6 +27,13 @@ static int attention_check(const tni_infer_call *c) {
                     c->op, tni_describe_spec(q), tni_describe_spec(k), tni_describe_spec(v));
 }
 
+/* [Hq], or [B, Hq]. */
+static bool attention_sinks_fit(const tni_out_spec *sinks, const tni_out_spec *q) {
+    if (sinks->ndim != 1 && sinks->ndim != 2) return false;
+    return sinks->shape[sinks->ndim - 1] == q->shape[1] &&
+           (sinks->ndim == 1 || sinks->shape[0] == q->shape[0]);
+}
+
 /* The mask as [B, Hq, Lq, Lk], one sink a head. */
 static int attention_extras(const tni_infer_call *c, const tni_p_sdpa *p) {
     const tni_out_spec *q = &c->in[0], *k = &c->in[1], *last = &c->in[c->n_in - 1];
@@ -37,9 +44,7 @@ static int attention_extras(const tni_infer_call *c, const tni_p_sdpa *p) {
                    !tni_infer_same(&c->in[3], &scores)))
         return tni_fail(TN_ESHAPE, "%s: mask %s is not [B, Hq, Lq, Lk] of q %s, k %s", c->op,
                         tni_describe_spec(&c->in[3]), tni_describe_spec(q), tni_describe_spec(k));
-    if (!p->has_sinks ||
-        (last->ndim == 1 && last->shape[0] == q->shape[1] && last->dtype == TN_F32))
-        return 0;
+    if (!p->has_sinks || (last->dtype == TN_F32 && attention_sinks_fit(last, q))) return 0;
     return tni_fail(TN_ESHAPE, "%s: sinks %s must be one number for each head of q %s", c->op,
                     tni_describe_spec(last), tni_describe_spec(q));
 }
@@ -123,8 +128,9 @@ static attention_parts attention_lower(const tni_node *n) {
     tn_array *s = attention_mask(n, p, tn_matmul(a.q, tn_swapaxes(a.k, -1, -2)));
     tn_array *top = tn_max(s, TN_AXES(-1), true);
     if (p->has_sinks) {
+        const tn_array *given = n->in[p->mask >= TNI_MASK_BOOL ? 4 : 3];
         sink = tn_reshape(attention_f32(n->in[p->mask >= TNI_MASK_BOOL ? 4 : 3]),
-                          TN_SHAPE(1, hkv, g, 1, 1));
+                          TN_SHAPE(given->ndim == 2 ? given->shape[0] : 1, hkv, g, 1, 1));
         top = tn_maximum(top, sink);
     }
     top = tn_where(tn_isneginf(top), tn_f32(0), top); /* a row that may look nowhere */
@@ -156,15 +162,16 @@ TNI_RULE_INFER(sdpa_vjp) {
     if (status) return status;
     const tni_out_spec *g = &c->in[c->n_in - 1], want = {y.dtype, y.ndim, y.shape};
     if (c->n_out != 3 + p->has_sinks) return tni_fail(TN_EVALUE, "%s: %d outputs", c->op, c->n_out);
-    for (int i = 0; i < 3; i++)
-        if (c->in[i].dtype == TN_F64)
-            return tni_fail(TN_EDTYPE, "%s: not defined for %s", c->op,
-                            tni_describe_spec(&c->in[i]));
+    for (int i = 1; i < 3; i++)
+        if ((c->in[i].dtype == TN_F64) != (c->in[0].dtype == TN_F64))
+            return tni_fail(TN_EDTYPE, "%s: not defined for %s beside %s", c->op,
+                            tni_describe_spec(&c->in[i]), tni_describe_spec(&c->in[0]));
     if (g->dtype != want.dtype || !tni_infer_same(g, &want))
         return tni_fail(TN_ESHAPE, "%s: the cotangent %s is not as the output %s", c->op,
                         tni_describe_spec(g), tni_describe_spec(&want));
     for (int i = 0; i < 3; i++) tni_infer_out(c, i, c->in[i].dtype, c->in[i].ndim, c->in[i].shape);
-    if (p->has_sinks) tni_infer_out(c, 3, TN_F32, 1, &c->in[0].shape[1]);
+    if (p->has_sinks)
+        tni_infer_out(c, 3, TN_F32, c->in[c->n_in - 2].ndim, c->in[c->n_in - 2].shape);
     return 0;
 }
 
@@ -184,9 +191,12 @@ int tni_lower_sdpa_vjp(const tni_node *n, tn_array **out) {
     out[1] = tn_sum(tn_matmul(tn_swapaxes(ds, -1, -2), a.q), TN_AXES(2), false);
     out[2] = tn_sum(tn_matmul(tn_swapaxes(a.p, -1, -2), g), TN_AXES(2), false);
     for (int i = 0; i < 3; i++) out[i] = tn_astype(out[i], (tn_dtype)n->in[i]->dtype);
-    if (p->has_sinks)
-        out[3] = tn_reshape(tn_neg(tn_sum(tn_mul(a.sink, delta), TN_AXES(0, 3, 4), false)),
-                            TN_SHAPE(q->shape[1]));
+    if (p->has_sinks) {
+        const tn_array *sinks = n->in[n->n_in - 2];
+        tn_array *each = tn_sum(tn_mul(a.sink, delta), TN_AXES(3, 4), false);
+        if (sinks->ndim == 1) each = tn_sum(each, TN_AXES(0), false);
+        out[3] = tn_astype(tn_reshape(tn_neg(each), (tn_ints){sinks->shape, sinks->ndim}), TN_F32);
+    }
     for (int i = 0; i < n->n_out; i++)
         if (tni_is_error(out[i])) return out[i]->status;
     return 0;
@@ -210,12 +220,13 @@ int tni_sdpa_vjp_node(int n_in, tn_array *const *in, const tni_p_sdpa *p, tn_arr
 }
 
 /* Through the kernel, in memory linear in the lengths; but a mask that wants a gradient is as large
- * as the scores, and f64 has no kernel. */
+ * as the scores, and some operands of f64 beside others have no kernel. */
 TNI_RULE_VJP(sdpa) {
     const tni_p_sdpa *p = n->params;
     tn_array *in[TNI_SDPA_VJP_IN], *out[4];
     int sinks = n->n_in - 1;
-    if (n->in[0]->dtype == TN_F64 || n->in[1]->dtype == TN_F64 || n->in[2]->dtype == TN_F64 ||
+    bool wide = n->in[0]->dtype == TN_F64;
+    if ((n->in[1]->dtype == TN_F64) != wide || (n->in[2]->dtype == TN_F64) != wide ||
         (p->mask == TNI_MASK_ADD && want[3]))
         return TNI_BY_LOWER;
     for (int i = 0; i < n->n_in; i++) in[i] = n->in[i];

@@ -17,13 +17,39 @@ TNI_RULE_INFER(norm_vjp) {
     if (!x->ndim || !narrow || g->dtype != x->dtype || !tni_infer_same(g, x))
         return tni_fail(TN_ESHAPE, "%s: a cotangent %s for %s", c->op, tni_describe_spec(g),
                         tni_describe_spec(x));
-    int64_t d = x->shape[x->ndim - 1];
-    if (p->has_weight && (w->ndim != 1 || w->shape[0] != d || w->dtype != x->dtype))
+    const int64_t *d = &x->shape[x->ndim - 1];
+    bool fits = !p->has_weight || (w->ndim >= 1 && w->ndim <= x->ndim && w->dtype == x->dtype &&
+                                   w->shape[w->ndim - 1] == *d);
+    for (int i = 0; p->has_weight && fits && i + 1 < w->ndim; i++)
+        fits = w->shape[i] == x->shape[i];
+    if (!fits)
         return tni_fail(TN_ESHAPE, "%s: weight %s does not fit %s", c->op, tni_describe_spec(w),
                         tni_describe_spec(x));
     tni_infer_out(c, 0, x->dtype, x->ndim, x->shape);
-    for (int i = 1; i < c->n_out; i++) tni_infer_out(c, i, x->dtype, 1, &d);
+    for (int i = 1; i < c->n_out; i++)
+        tni_infer_out(c, i, x->dtype, p->has_weight ? w->ndim : 1, p->has_weight ? w->shape : d);
     return 0;
+}
+
+/* A weight [..., D] beside x: axes of size 1 before its last. */
+static tn_array *norm_weight(tn_array *w, const tn_array *x) {
+    int64_t shape[TN_MAX_NDIM];
+    if (w->ndim == 1) return w;
+    for (int i = 0; i < x->ndim; i++) shape[i] = i + 1 < w->ndim ? w->shape[i] : 1;
+    shape[x->ndim - 1] = x->shape[x->ndim - 1];
+    return tn_reshape(w, (tn_ints){shape, x->ndim});
+}
+
+/* s summed over the rows that share a weight. */
+static tn_array *norm_rows(tn_array *s, const tni_node *n) {
+    const tn_array *w = n->out[1];
+    int64_t shape[TN_MAX_NDIM + 1], rows = 1;
+    int lead = w->ndim - 1;
+    if (tni_is_error(s)) return s;
+    for (int i = 0; i < lead; i++) shape[i] = w->shape[i];
+    for (int i = lead; i + 1 < s->ndim; i++) rows *= s->shape[i];
+    shape[lead] = rows, shape[lead + 1] = w->shape[lead];
+    return tn_sum(tn_reshape(s, (tn_ints){shape, lead + 2}), TN_AXES(lead), false);
 }
 
 /* With z the normalised row, r = 1 / sqrt(mean square + eps) and u the cotangent times the weight:
@@ -31,20 +57,19 @@ TNI_RULE_INFER(norm_vjp) {
  * db that of g. */
 int tni_lower_norm_vjp(const tni_node *n, tn_array **out) {
     const tni_p_norm_vjp *p = n->params;
-    int64_t d = n->in[0]->shape[n->in[0]->ndim - 1];
     tn_dtype dtype = (tn_dtype)n->in[0]->dtype;
     tn_array *x = tn_astype(n->in[0], TN_F32), *g = tn_astype(n->in[n->n_in - 1], TN_F32);
     if (p->centre) x = tn_sub(x, tn_mean(x, TN_AXES(-1), true));
     tn_array *square = tn_mean(tn_square(x), TN_AXES(-1), true);
     tn_array *r = tn_rsqrt(tn_add(square, tn_f32((double)p->eps))), *z = tn_mul(x, r);
-    tn_array *u = p->has_weight ? tn_mul(g, tn_astype(n->in[1], TN_F32)) : g;
+    tn_array *u = g;
+    if (p->has_weight) u = tn_mul(g, tn_astype(norm_weight(n->in[1], x), TN_F32));
     tn_array *dx = tn_sub(u, tn_mul(z, tn_mean(tn_mul(u, z), TN_AXES(-1), true)));
     if (p->centre) dx = tn_sub(dx, tn_mean(u, TN_AXES(-1), true));
-    int64_t rows = d ? n->in[0]->size / d : 0;
     out[0] = tn_astype(tn_mul(dx, r), dtype);
     for (int i = 1; i < n->n_out; i++) {
         tn_array *s = i == 1 && p->has_weight ? tn_mul(g, z) : g;
-        out[i] = tn_astype(tn_sum(tn_reshape(s, TN_SHAPE(rows, d)), TN_AXES(0), false), dtype);
+        out[i] = tn_astype(norm_rows(s, n), dtype);
     }
     for (int i = 0; i < n->n_out; i++)
         if (tni_is_error(out[i])) return out[i]->status;

@@ -63,9 +63,10 @@ typedef struct tni_p_norm {
     int32_t has_weight, has_bias;
 } tni_p_norm;
 
-/* norm_vjp(x, w?, g) -> the gradients of x, of w [D] and, last, of the bias [D], where has_... say
- * that there are any, for the cotangent g of layer_norm (centre) or rms_norm; all of one dtype of
- * f32, f16, bf16. */
+/* norm_vjp(x, w?, g) -> the gradients of x, of w [D] and, last, of the bias, where has_... say that
+ * there are any, for the cotangent g of layer_norm (centre) or rms_norm; all of one dtype of f32,
+ * f16, bf16. w may be [..., D], its other axes x's first: a weight each, the bias's gradient alike.
+ */
 typedef struct tni_p_norm_vjp {
     float eps;
     int32_t centre, has_weight, has_bias;
@@ -86,15 +87,16 @@ enum { TNI_MASK_NONE, TNI_MASK_CAUSAL, TNI_MASK_BOOL, TNI_MASK_ADD };
  * f16 or bf16, which may differ from q's dtype; decoding is fastest with keys kept [.., D, Lk].
  * causal: query i sees keys j <= i + Lk - Lq. mask broadcast to [B, Hq, Lq, Lk] by strides:
  * bool (true = may look) or additive (f32, f16, bf16). Softmax in f32; a row that may look
- * nowhere gives zeros. sinks: a logit a head that takes part in the softmax and has no value. */
+ * nowhere gives zeros. sinks: a logit a head that takes part in the softmax and has no value; also
+ * [B, Hq]. All f64: computed in f64, but for the sinks. */
 typedef struct tni_p_sdpa {
     float scale;
     int32_t mask; /* TNI_MASK_... */
     int32_t has_sinks;
 } tni_p_sdpa;
 /* sdpa_vjp(the inputs of sdpa, cotangent [B, Hq, Lq, Dv]) -> the gradients of q, k and v, and of
- * the sinks when there are any; f32, f16 and bf16. Memory grows with Lq and Lk, not their
- * product. */
+ * the sinks when there are any; f32, f16 and bf16, or all f64. Memory grows with Lq and Lk, not
+ * their product. */
 
 /* random_bits(keys u32 [..., 2]) -> u32, u16 or u8 [..., any shape]: threefry2x32 as MLX lays it
  * out, for each key anew. */

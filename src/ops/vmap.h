@@ -61,7 +61,7 @@ TNI_RULE_VMAP(quantized_matmul);
 #define tni_vmap_softmax tni_vmap_front
 TNI_RULE_VMAP(rms_norm);
 TNI_RULE_VMAP(layer_norm);
-#define tni_vmap_norm_vjp NULL
+TNI_RULE_VMAP(norm_vjp);
 TNI_RULE_VMAP(rope);
 TNI_RULE_VMAP(sdpa);
 TNI_RULE_VMAP(sdpa_vjp);

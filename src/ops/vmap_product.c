@@ -76,6 +76,23 @@ static int vmap_norm(const tni_node *n, int64_t size, tn_array *const *in, tn_ar
 TNI_RULE_VMAP(rms_norm) { return vmap_norm(n, size, in, out); }
 TNI_RULE_VMAP(layer_norm) { return vmap_norm(n, size, in, out); }
 
+/* A gradient for each weight: those of each call apart. A bias without a weight: the sum of the
+ * cotangent, which the node would take over all calls. */
+TNI_RULE_VMAP(norm_vjp) {
+    tni_p_norm_vjp p = *(const tni_p_norm_vjp *)n->params;
+    if (p.has_weight || !p.has_bias) return tni_stack_all(n, size, in, &p, out);
+    tn_array *v[2] = {tni_stack_of(n, size, in, 0), tni_stack_of(n, size, in, 1)};
+    p.has_bias = 0;
+    for (int i = 0; i < 2; i++)
+        if (tni_is_error(v[i])) return v[i]->status;
+    out[0] = tni_op1(n->prim, 2, v, &p, (tn_dtype)v[0]->dtype, v[0]->ndim, v[0]->shape);
+    int64_t d = n->out[1]->shape[0];
+    tn_array *g =
+        tn_reshape(tn_astype(v[1], TN_F32), TN_SHAPE(size, d ? n->in[1]->size / d : 0, d));
+    out[1] = tn_astype(tn_sum(g, TN_AXES(1), false), (tn_dtype)v[1]->dtype);
+    return tni_is_error(out[0]) ? out[0]->status : tn_array_status(out[1]);
+}
+
 /* ---- rotary embedding and attention ---- */
 
 /* [size, b, ...] as a batch of size * b. */
@@ -98,40 +115,68 @@ TNI_RULE_VMAP(rope) {
     return vmap_back(n, size, tni_stack_op(n, n->n_in, v, n->params, x->ndim, v[0]->shape), out);
 }
 
-/* Calls as heads: [size, b, h, ...] to [b, size * h, ...]. */
-static tn_array *vmap_heads(const tni_node *n, int64_t size, tn_array *const *in, int i) {
-    return tni_stack_join(tn_moveaxis(tni_stack_of(n, size, in, i), 0, 1), 1);
+/* The mask [b, h, lq, lk] of all calls as a batch. Where it is repeated it stays so: what is copied
+ * is at most the calls' own masks, without their heads. */
+static tn_array *vmap_mask(const tni_node *n, int64_t size, tn_array *mask) {
+    const int64_t *to = n->in[3]->shape;
+    int64_t s[5] = {1, 1, 1, 1, 1};
+    if (tni_state_of(mask) == TNI_LAZY && mask->node->prim == TNI_PRIM(broadcast_to))
+        mask = mask->node->in[0];
+    for (int i = 0; i < mask->ndim; i++) s[5 - mask->ndim + i] = mask->shape[i];
+    bool each = s[0] != 1 || s[1] != 1;
+    mask = tn_reshape(mask, TN_SHAPE(s[0], s[1], s[2], s[3], s[4]));
+    if (each) mask = tn_broadcast_to(mask, TN_SHAPE(size, to[0], s[2], s[3], s[4]));
+    return tn_broadcast_to(tni_stack_join(mask, 0), TN_SHAPE(size * to[0], to[1], to[2], to[3]));
+}
+
+/* One number for each head of each image of each call, where calls differ. */
+static tn_array *vmap_sinks(const tni_node *n, int64_t size, tn_array *const *in, int i) {
+    tn_array *sinks = in[i];
+    int64_t b = n->in[0]->shape[0], heads = n->in[0]->shape[1];
+    if (!tni_stacked(n, in, i) && sinks->ndim == 1) return sinks;
+    sinks = tni_stack_of(n, size, in, i);
+    if (tni_is_error(sinks)) return sinks;
+    if (sinks->ndim == 2) sinks = tn_expand_dims(sinks, TN_AXES(1));
+    return tni_stack_join(tn_broadcast_to(sinks, TN_SHAPE(size, b, heads)), 0);
+}
+
+/* Calls as a batch. */
+static void vmap_attention(const tni_node *n, int64_t size, tn_array *const *in, tn_array **v) {
+    const tni_p_sdpa *p = n->params;
+    int masked = p->mask >= TNI_MASK_BOOL, sinks = p->has_sinks ? 3 + masked : -1;
+    for (int i = 0; i < n->n_in; i++)
+        v[i] = i == 3 && masked ? vmap_mask(n, size, in[i])
+               : i == sinks     ? vmap_sinks(n, size, in, i)
+                                : vmap_batch(n, size, in, i);
 }
 
 TNI_RULE_VMAP(sdpa) {
-    const tni_p_sdpa *p = n->params;
     const tn_array *y = n->out[0];
-    int four = n->n_in - (p->has_sinks ? 1 : 0); /* inputs with a batch axis; sinks have none */
-    bool heads = p->has_sinks && tni_stacked(n, in, four);
-    tn_array *v[5] = {NULL};
-    int64_t shape[5] = {y->shape[0], y->shape[1], y->shape[2], y->shape[3]};
-    for (int i = 0; i < four; i++)
-        v[i] = heads ? vmap_heads(n, size, in, i) : vmap_batch(n, size, in, i);
-    if (p->has_sinks) v[four] = heads ? tni_stack_join(in[four], 0) : in[four];
-    shape[heads] *= size;
-    tn_array *z = tni_stack_op(n, n->n_in, v, p, 4, shape);
-    if (!heads) return vmap_back(n, size, z, out);
-    z = tn_reshape(z, TN_SHAPE(shape[0], size, y->shape[1], shape[2], shape[3]));
-    return tni_stack_done(out, tn_moveaxis(z, 1, 0));
+    const int64_t shape[4] = {size * y->shape[0], y->shape[1], y->shape[2], y->shape[3]};
+    tn_array *v[TNI_SDPA_VJP_IN];
+    vmap_attention(n, size, in, v);
+    return vmap_back(n, size, tni_stack_op(n, n->n_in, v, n->params, 4, shape), out);
 }
 
-/* Calls as a batch; sinks have none to stand in. */
+/* Each call has its own gradient of the sinks: the sum over its batch. */
 TNI_RULE_VMAP(sdpa_vjp) {
     const tni_p_sdpa *p = n->params;
     tn_array *v[TNI_SDPA_VJP_IN], *grad[4];
-    if (p->has_sinks) return TNI_BY_LOWER;
-    for (int i = 0; i < n->n_in; i++) v[i] = vmap_batch(n, size, in, i);
+    vmap_attention(n, size, in, v);
+    if (p->has_sinks) {
+        const tn_array *q = n->in[0];
+        tn_array **sinks = &v[n->n_in - 2];
+        if (!tni_is_error(*sinks))
+            *sinks = tn_broadcast_to(*sinks, TN_SHAPE(size * q->shape[0], q->shape[1]));
+    }
     int status = tni_sdpa_vjp_node(n->n_in, v, p, grad);
-    for (int i = 0; i < 3 && !status; i++)
-        if (n->out[i]) {
-            const tn_array *y = n->out[i];
-            out[i] = tni_stack_shape(grad[i], size, y->ndim, y->shape);
-            if (tni_is_error(out[i])) status = out[i]->status;
-        }
+    for (int i = 0; i < n->n_out && !status; i++) {
+        const tn_array *y = n->out[i];
+        if (i == 3 && y->ndim == 1)
+            grad[i] = tn_sum(tn_reshape(grad[i], TN_SHAPE(size, n->in[0]->shape[0], y->shape[0])),
+                             TN_AXES(1), false);
+        out[i] = tni_stack_shape(grad[i], size, y->ndim, y->shape);
+        status = tn_array_status(out[i]);
+    }
     return status;
 }
