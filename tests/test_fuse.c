@@ -6,6 +6,9 @@
 #include "tenon/tenon.h"
 #include "tiny_text.h"
 #include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 #define TINY_GPT2                                                                                  \
     "{\"model_type\":\"gpt2\",\"n_layer\":2,\"n_embd\":8,\"n_head\":2,\"n_positions\":16,"         \
@@ -114,13 +117,78 @@ static void test_failures(void) {
     MUST(!tn_set_threads(0));
 }
 
+static void refused(tn_llm *m, int status, const char *why) {
+    is_i64(tn_llm_fuse(m, in_dir("fused"), NULL), status, "not written: %s", tn_error());
+    ok(strstr(tn_error(), why), "says %s", why);
+    ok(access(in_dir("fused"), F_OK), "the folder that was made is gone");
+}
+
+/* A matrix is merged and written before the next. */
+static void test_memory(void) {
+    tn_llm *m;
+    MUST(!tn_set_threads(1) && !tn_llm_open(dir, &m));
+    train(m, NULL);
+    size_t before = tn_memory_stats().active, all = 2 * 4 * (8 * 8 * 2 + 4 * 8 * 2 + 8 * 16 * 3);
+    tn_memory_reset_peak();
+    MUST(!tn_llm_fuse(m, in_dir("fused"), NULL));
+    size_t more = tn_memory_stats().peak - before;
+    ok(more && more < all / 2, "%d bytes in use at most, the matrices have %d", (int)more,
+       (int)all);
+    is_i64(tn_memory_stats().active, before, "and none in the end");
+    tn_llm_free(m);
+    drop_fused();
+    MUST(!tn_set_threads(0));
+}
+
+static void test_no_room(void) {
+    tn_llm *m;
+    struct rlimit was, now;
+    MUST(!tn_llm_open(dir, &m));
+    train(m, NULL);
+    MUST(!getrlimit(RLIMIT_FSIZE, &was));
+    now = was, now.rlim_cur = 6000; /* more than half of the model */
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    MUST(!setrlimit(RLIMIT_FSIZE, &now));
+    refused(m, TN_EFILE, "cannot write: File too large");
+    MUST(!setrlimit(RLIMIT_FSIZE, &was));
+    signal(SIGXFSZ, handler);
+    MUST(!mkdir(in_dir("fused"), 0777));
+    tiny_write(in_dir("fused"), "mine", "x", 1);
+    MUST(!tn_llm_fuse(m, in_dir("fused"), NULL));
+    ok(!unlink(in_dir("fused/mine")), "a folder that was there keeps its files");
+    drop_fused();
+    tn_llm_free(m);
+}
+
+/* A number in the middle of the file: half of it is written when it is met. */
+static void test_not_finite(void) {
+    static const char name[] = "\"model.layers.1.self_attn.o_proj.weight\"";
+    tn_llm *m;
+    tni_str file = tiny_file();
+    uint64_t head;
+    const float bad = NAN;
+    memcpy(&head, file.v, 8);
+    const char *at = strstr(file.v + 8, name);
+    MUST(at && (at = strstr(at, "\"data_offsets\":[")));
+    memcpy(file.v + 8 + head + strtoul(at + 16, NULL, 10), &bad, sizeof bad);
+    tiny_write(dir, "model.safetensors", file.v, file.n);
+    MUST(!tn_llm_open(dir, &m) && !tn_llm_adapter_new(m, NULL));
+    refused(m, TN_EVALUE, "\"model.layers.1.self_attn.o_proj.weight\" has numbers that are not");
+    tn_llm_free(m);
+    tni_str_free(&file);
+}
+
 int main(void) {
     tiny_make(dir);
     test_fused("llama", NULL);
     test_fused("llama", "self_attn.k_proj,mlp.up_proj");
     test_failures();
+    test_memory();
+    test_no_room();
     tiny_write(dir, "config.json", TINY_GPT2, strlen(TINY_GPT2));
     test_fused("gpt2", NULL);
+    tiny_write(dir, "config.json", TINY_LLAMA, strlen(TINY_LLAMA));
+    test_not_finite();
     tiny_remove(dir);
     return tap_done();
 }

@@ -729,6 +729,46 @@ static void test_write_fails(void) {
     free(data);
 }
 
+/* ---- data asked for in its turn ---- */
+
+typedef struct feed {
+    char asked[8];
+    int n, fail; /* the call that fails; 0: none */
+    uint8_t now[4];
+} feed;
+
+static int feed_data(void *ud, const char *name, const void **out) {
+    feed *f = ud;
+    f->asked[f->n++] = *name;
+    memset(f->now, *name, sizeof f->now); /* what the last call gave is gone */
+    *out = f->now;
+    return f->n == f->fail ? tni_fail(TN_ESTATE, "no data of %s", name) : 0;
+}
+
+static void test_write_stream(void) {
+    tni_st_tensor whole[] = {{"a", TNI_ST_U8, 1, {4}, "aaaa", 4},
+                             {"b", TNI_ST_U16, 1, {2}, "bbbb", 4},
+                             {"c", TNI_ST_U8, 1, {4}, "here", 4},
+                             {"d", TNI_ST_U8, 1, {0}, NULL, 0}};
+    tni_st_tensor later[4];
+    memcpy(later, whole, sizeof later);
+    later[0].data = later[1].data = NULL;
+    feed f = {.fail = 0};
+    is_i64(tni_st_write(at("whole"), whole, 4, NULL, 0), 0, "data given");
+    is_i64(tni_st_write_stream(at("later"), later, 4, NULL, 0, feed_data, &f), 0, "asked for");
+    ok(same_files(at("whole"), at("later")), "the same bytes");
+    is_str(f.asked, "ba", "in the file's order, and none that is there or empty");
+    int before = files_in(dir);
+    for (int k = 1; k < 3; k++) {
+        feed g = {.fail = k};
+        is_i64(tni_st_write_stream(at("later"), later, 4, NULL, 0, feed_data, &g), TN_ESTATE,
+               "call %d fails", k);
+        ok(said("no data of"), "with its own sentence");
+    }
+    is_i64(files_in(dir), before, "no temporary file is left");
+    ok(same_files(at("whole"), at("later")), "the old file is whole");
+}
+
 /* ---- no memory ---- */
 
 typedef int (*attempt)(void);
@@ -820,6 +860,7 @@ int main(void) {
     test_write_bytes();
     test_write_values();
     test_write_fails();
+    test_write_stream();
     test_memory();
     nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
     is_i64(tni_alloc_live(), 0, "nothing is left behind");

@@ -132,14 +132,12 @@ int tni_file_read(const char *path, size_t limit, char **out, size_t *size) {
     return 0;
 }
 
-static int mmap_write_all(int fd, const tni_bytes *parts, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        for (size_t done = 0; done < parts[i].n;) {
-            ssize_t put = write(fd, parts[i].s + done, parts[i].n - done);
-            if (put < 0 && errno == EINTR) continue;
-            if (put < 0) return -1;
-            done += (size_t)put;
-        }
+static int mmap_write_all(int fd, tni_bytes b) {
+    for (size_t done = 0; done < b.n;) {
+        ssize_t put = write(fd, b.s + done, b.n - done);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return -1;
+        done += (size_t)put;
     }
     return 0;
 }
@@ -176,7 +174,17 @@ int tni_file_write(const char *path, const void *data, size_t size) {
     return tni_file_write_parts(path, &(tni_bytes){data, size}, 1);
 }
 
+static int mmap_part(void *ud, size_t i, tni_bytes *out) {
+    *out = ((const tni_bytes *)ud)[i];
+    return 0;
+}
+
 int tni_file_write_parts(const char *path, const tni_bytes *parts, size_t n) {
+    return tni_file_write_stream(path, mmap_part, (void *)(uintptr_t)parts, n);
+}
+
+int tni_file_write_stream(const char *path, int (*part)(void *ud, size_t i, tni_bytes *out),
+                          void *ud, size_t n) {
     char *temp = mmap_temp_name(path);
     if (!temp) return tni_fail_memory(strlen(path) + 40, "a temporary file name");
     int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666), code = 0;
@@ -185,8 +193,13 @@ int tni_file_write_parts(const char *path, const tni_bytes *parts, size_t n) {
         tni_free(temp);
         return code;
     }
-    if (mmap_mode_like(path, fd) || mmap_write_all(fd, parts, n) || fsync(fd))
-        code = mmap_fail(temp, "cannot write");
+    if (mmap_mode_like(path, fd)) code = mmap_fail(temp, "cannot write");
+    for (size_t i = 0; i < n && !code; i++) {
+        tni_bytes b;
+        code = part(ud, i, &b);
+        if (!code && mmap_write_all(fd, b)) code = mmap_fail(temp, "cannot write");
+    }
+    if (!code && fsync(fd)) code = mmap_fail(temp, "cannot write");
     if (close(fd) && !code) code = mmap_fail(temp, "cannot close");
     if (!code && rename(temp, path)) code = mmap_fail(path, "cannot replace");
     if (code)

@@ -29,5 +29,9 @@ int tni_file_read(const char *path, size_t limit, char **out, size_t *size);
 int tni_file_write(const char *path, const void *data, size_t size);
 int tni_file_write_parts(const char *path, const tni_bytes *parts,
                          size_t n); /* one after another */
+/* The same with each part asked for in its turn: what a call gives need last only until the next.
+ * A call that fails ends the writing with its status. */
+int tni_file_write_stream(const char *path, int (*part)(void *ud, size_t i, tni_bytes *out),
+                          void *ud, size_t n);
 
 #endif

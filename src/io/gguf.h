@@ -99,8 +99,10 @@ const tni_gguf_tensor *tni_gguf_tensor_at(const tni_gguf *g, size_t i); /* in fi
 /* The bytes before the tensors' list: version, counts and keys, as they are in the file. */
 tni_bytes tni_gguf_head(const tni_gguf *g);
 /* Writes the model again, atomically, with with[i] in place of the tensor of that name: any type,
- * the same dims. */
-int tni_gguf_write_with(const tni_gguf *g, const char *path, const tni_gguf_tensor *with, size_t n);
+ * the same dims. One whose data is NULL is asked for by name when its turn comes: what a call gives
+ * need last only until the next; one that fails ends the writing with its status. */
+int tni_gguf_write_with(const tni_gguf *g, const char *path, const tni_gguf_tensor *with, size_t n,
+                        int (*data)(void *ud, const char *name, const void **out), void *ud);
 
 /* ---- types ---- */
 

@@ -11,10 +11,10 @@ enum { GGUF_ALIGNMENT_MAX = 4096 };
 typedef struct gguf_writer {
     const tni_gguf *g;
     const tni_gguf_tensor **t; /* in the file's order */
-    tni_bytes *parts;          /* head, list, then bytes and padding of each tensor */
     size_t n, alignment;
     tni_str list;
-    const char *zeros;
+    int (*data)(void *ud, const char *name, const void **out);
+    void *ud;
 } gguf_writer;
 
 static int gguf_put(tni_str *s, uint64_t v, size_t n) {
@@ -37,21 +37,31 @@ static size_t gguf_pad(const gguf_writer *w, size_t n) {
     return (w->alignment - n % w->alignment) % w->alignment;
 }
 
-static int gguf_write_parts(gguf_writer *w, const char *path) {
+/* Head and list, then bytes and padding of each tensor. */
+static int gguf_part(void *ud, size_t i, tni_bytes *out) {
+    static const char zeros[GGUF_ALIGNMENT_MAX];
+    const gguf_writer *w = ud;
+    *out = i ? (tni_bytes){w->list.v, w->list.n} : tni_gguf_head(w->g);
+    if (i < 2) return 0;
+    const tni_gguf_tensor *t = w->t[i / 2 - 1];
+    *out = (tni_bytes){i % 2 ? zeros : t->data, i % 2 ? gguf_pad(w, t->bytes) : t->bytes};
+    if (out->s || !out->n) return 0;
+    const void *data = NULL;
+    int status = w->data(w->ud, t->name, &data);
+    out->s = data;
+    return status;
+}
+
+static int gguf_write_file(gguf_writer *w, const char *path) {
     size_t offset = 0;
-    w->parts[0] = tni_gguf_head(w->g);
     for (size_t i = 0; i < w->n; i++) {
         const tni_gguf_tensor *t = w->t[i];
-        size_t pad = gguf_pad(w, t->bytes);
         if (gguf_put_tensor(&w->list, t, offset)) return tni_fail_memory(64, "a GGUF header");
-        w->parts[2 + 2 * i] = (tni_bytes){t->data, t->bytes};
-        w->parts[3 + 2 * i] = (tni_bytes){w->zeros, pad};
-        offset += t->bytes + pad;
+        offset += t->bytes + gguf_pad(w, t->bytes);
     }
-    for (size_t pad = gguf_pad(w, w->parts[0].n + w->list.n); pad; pad--)
+    for (size_t pad = gguf_pad(w, tni_gguf_head(w->g).n + w->list.n); pad; pad--)
         if (tni_str_putc(&w->list, 0)) return tni_fail_memory(64, "a GGUF header");
-    w->parts[1] = (tni_bytes){w->list.v, w->list.n};
-    return tni_file_write_parts(path, w->parts, 2 + 2 * w->n);
+    return tni_file_write_stream(path, gguf_part, w, 2 + 2 * w->n);
 }
 
 static int gguf_replace(gguf_writer *w, const tni_gguf_tensor *with) {
@@ -65,24 +75,21 @@ static int gguf_replace(gguf_writer *w, const tni_gguf_tensor *with) {
     return 0;
 }
 
-int tni_gguf_write_with(const tni_gguf *g, const char *path, const tni_gguf_tensor *with,
-                        size_t n) {
+int tni_gguf_write_with(const tni_gguf *g, const char *path, const tni_gguf_tensor *with, size_t n,
+                        int (*data)(void *ud, const char *name, const void **out), void *ud) {
     int64_t alignment = 32;
-    gguf_writer w = {.g = g, .n = tni_gguf_tensor_count(g)};
+    gguf_writer w = {.g = g, .n = tni_gguf_tensor_count(g), .data = data, .ud = ud};
     tni_gguf_i64(g, "general.alignment", &alignment);
     if (alignment > GGUF_ALIGNMENT_MAX)
         return tni_fail(TN_EVALUE, "%s: an alignment of %lld; up to %d can be written", path,
                         (long long)alignment, GGUF_ALIGNMENT_MAX);
     w.alignment = (size_t)alignment;
     w.t = tni_alloc_array(w.n, sizeof *w.t);
-    w.parts = tni_alloc_array(2 + 2 * w.n, sizeof *w.parts);
-    char *zeros = tni_calloc(1, GGUF_ALIGNMENT_MAX);
-    w.zeros = zeros;
-    int status = w.t && w.parts && zeros ? 0 : tni_fail_memory(w.n * 48, "writing a GGUF file");
+    int status = w.t ? 0 : tni_fail_memory(w.n * sizeof *w.t, "writing a GGUF file");
     for (size_t i = 0; i < w.n && !status; i++) w.t[i] = tni_gguf_tensor_at(g, i);
     for (size_t i = 0; i < n && !status; i++) status = gguf_replace(&w, &with[i]);
-    if (!status) status = gguf_write_parts(&w, path);
-    tni_free((void *)w.t), tni_free(w.parts), tni_free(zeros);
+    if (!status) status = gguf_write_file(&w, path);
+    tni_free((void *)w.t);
     tni_str_free(&w.list);
     return status ? status : tni_gguf_verify(g);
 }

@@ -96,5 +96,11 @@ const char *tni_st_size(const tni_st_tensor *t, int64_t *bytes);
  * implementation writes them; the header is padded with spaces to a multiple of 8. */
 int tni_st_write(const char *path, const tni_st_tensor *tensors, size_t n,
                  const tni_st_pair *metadata, size_t n_metadata);
+/* The same for more than memory holds: a tensor whose data is NULL is asked for by name when its
+ * turn comes. What a call gives need last only until the next; one that fails ends the writing
+ * with its status. */
+int tni_st_write_stream(const char *path, const tni_st_tensor *tensors, size_t n,
+                        const tni_st_pair *metadata, size_t n_metadata,
+                        int (*data)(void *ud, const char *name, const void **out), void *ud);
 
 #endif

@@ -47,27 +47,27 @@ static int write_check_name(const char *path, const char *name, const char *kind
     return tni_map_put(seen, name, strlen(name), 0) ? tni_fail_memory(0, "a table of names") : 0;
 }
 
-static int write_check_tensor(const char *path, const tni_st_tensor *t, tni_map *seen) {
+static int write_check_tensor(const char *path, const tni_st_tensor *t, bool later, tni_map *seen) {
     char shown[TNI_SHOWN];
     int64_t bytes;
     int status = write_check_name(path, t->name, "tensor", seen);
     if (status) return status;
     const char *wrong = tni_st_size(t, &bytes);
     if (!wrong && (uint64_t)bytes != t->bytes) wrong = "has other bytes than its shape needs";
-    if (!wrong && bytes && !t->data) wrong = "has no data";
+    if (!wrong && bytes && !t->data && !later) wrong = "has no data";
     if (!wrong && !strcmp(t->name, "__metadata__")) wrong = "has a reserved name";
     if (!wrong) return 0;
     return tni_fail(TN_EVALUE, "%s: cannot write: tensor \"%s\" %s", path,
                     tni_json_show(t->name, shown), wrong);
 }
 
-static int write_check(const char *path, const tni_st_tensor *t, size_t n, const tni_st_pair *meta,
-                       size_t n_meta) {
+static int write_check(const char *path, const tni_st_tensor *t, size_t n, bool later,
+                       const tni_st_pair *meta, size_t n_meta) {
     tni_map names = {0}, keys = {0};
     int status = 0;
     int64_t total = 0; /* the same memory may be given many times */
     for (size_t i = 0; i < n && !status; i++) {
-        status = write_check_tensor(path, &t[i], &names);
+        status = write_check_tensor(path, &t[i], later, &names);
         if (!status && __builtin_add_overflow(total, (int64_t)t[i].bytes, &total))
             status = tni_fail(TN_EVALUE, "%s: cannot write: more than 2^63-1 bytes", path);
     }
@@ -139,16 +139,29 @@ static int write_header(tni_str *s, const tni_st_tensor *const *t, size_t n,
 
 /* ---- the file ---- */
 
-/* What is put in order, and the parts of the file: the header and one part a tensor. */
+/* What is put in order, and who has the data that the tensors lack. */
 typedef struct write_job {
     const tni_st_tensor **tensors;
     const tni_st_pair **meta;
-    tni_bytes *parts;
     tni_str header;
+    int (*data)(void *ud, const char *name, const void **out);
+    void *ud;
 } write_job;
 
-static int write_parts(write_job *w, const char *path, const tni_st_tensor *t, size_t n,
-                       const tni_st_pair *meta, size_t n_meta) {
+/* The parts of the file: the header and one part a tensor. */
+static int write_part(void *ud, size_t i, tni_bytes *out) {
+    const write_job *w = ud;
+    *out = (tni_bytes){w->header.v, w->header.n};
+    if (!i) return 0;
+    const tni_st_tensor *t = w->tensors[i - 1];
+    const void *data = t->data;
+    int status = data || !t->bytes ? 0 : w->data(w->ud, t->name, &data);
+    *out = (tni_bytes){data, t->bytes};
+    return status;
+}
+
+static int write_file(write_job *w, const char *path, const tni_st_tensor *t, size_t n,
+                      const tni_st_pair *meta, size_t n_meta) {
     for (size_t i = 0; i < n; i++) w->tensors[i] = &t[i];
     for (size_t i = 0; i < n_meta; i++) w->meta[i] = &meta[i];
     qsort(w->tensors, n, sizeof *w->tensors, write_by_layout);
@@ -158,26 +171,29 @@ static int write_parts(write_job *w, const char *path, const tni_st_tensor *t, s
     if (w->header.n - WRITE_LENGTH > WRITE_HEADER_MAX)
         return tni_fail(TN_EVALUE, "%s: cannot write: a header of %zu bytes, the format allows %d",
                         path, w->header.n - WRITE_LENGTH, WRITE_HEADER_MAX);
-    w->parts[0] = (tni_bytes){w->header.v, w->header.n};
-    for (size_t i = 0; i < n; i++)
-        w->parts[i + 1] = (tni_bytes){w->tensors[i]->data, w->tensors[i]->bytes};
-    return tni_file_write_parts(path, w->parts, n + 1);
+    return tni_file_write_stream(path, write_part, w, n + 1);
+}
+
+int tni_st_write_stream(const char *path, const tni_st_tensor *tensors, size_t n,
+                        const tni_st_pair *metadata, size_t n_metadata,
+                        int (*data)(void *ud, const char *name, const void **out), void *ud) {
+    int status = write_check(path, tensors, n, data != NULL, metadata, n_metadata);
+    if (status) return status;
+    write_job w = {.tensors = tni_alloc_array(n, sizeof *w.tensors),
+                   .meta = tni_alloc_array(n_metadata, sizeof *w.meta),
+                   .data = data,
+                   .ud = ud};
+    if (w.tensors && w.meta)
+        status = write_file(&w, path, tensors, n, metadata, n_metadata);
+    else
+        status = tni_fail_memory(n * sizeof *w.tensors, "writing a safetensors file");
+    tni_free((void *)w.tensors);
+    tni_free((void *)w.meta);
+    tni_str_free(&w.header);
+    return status;
 }
 
 int tni_st_write(const char *path, const tni_st_tensor *tensors, size_t n,
                  const tni_st_pair *metadata, size_t n_metadata) {
-    int status = write_check(path, tensors, n, metadata, n_metadata);
-    if (status) return status;
-    write_job w = {.tensors = tni_alloc_array(n, sizeof *w.tensors),
-                   .meta = tni_alloc_array(n_metadata, sizeof *w.meta),
-                   .parts = tni_alloc_array(n + 1, sizeof *w.parts)};
-    if (w.tensors && w.meta && w.parts)
-        status = write_parts(&w, path, tensors, n, metadata, n_metadata);
-    else
-        status = tni_fail_memory((n + 1) * sizeof *w.parts, "writing a safetensors file");
-    tni_free((void *)w.tensors);
-    tni_free((void *)w.meta);
-    tni_free(w.parts);
-    tni_str_free(&w.header);
-    return status;
+    return tni_st_write_stream(path, tensors, n, metadata, n_metadata, NULL, NULL);
 }
