@@ -453,7 +453,8 @@ TN_API tn_array *tn_avg_pool(tn_array *a, tn_spatial kernel, tn_spatial stride, 
 TN_API void tn_quantize(tn_array *w, int group, int bits, tn_array *out[3]);
 TN_API tn_array *tn_dequantize(tn_array *w, tn_array *scales, tn_array *biases, int group,
                                int bits);
-/* transpose: x [..., K] @ w^T with w [N, K]; else x [..., K] @ w with w [K, N] packed along N. */
+/* transpose: x [..., K] @ w^T with w [N, K]; else x [..., K] @ w with w [K, N] packed along N.
+ * Batch axes of w broadcast with those of x. */
 TN_API tn_array *tn_quantized_matmul(tn_array *x, tn_array *w, tn_array *scales, tn_array *biases,
                                      bool transpose, int group, int bits);
 
@@ -503,7 +504,8 @@ typedef struct tn_sdpa_opt {
     tn_array *sinks; /* [Hq] or [B, Hq]: one more logit a head, without a value */
 } tn_sdpa_opt;
 /* softmax(scale * q k^T + mask) v: q [B, Hq, Lq, D], k [B, Hkv, Lk, D], v [B, Hkv, Lk, Dv]; Hq a
- * multiple of Hkv. Softmax in f32; a query that may look nowhere gives zeros. */
+ * multiple of Hkv. Softmax in f32, or all in f64 where any of them is; a query that may look
+ * nowhere gives zeros. */
 TN_API tn_array *tn_fast_scaled_dot_product_attention(tn_array *q, tn_array *k, tn_array *v,
                                                       double scale, const tn_sdpa_opt *opt);
 

@@ -19,12 +19,14 @@ static int attention_check(const tni_infer_call *c) {
     ok = ok && k->shape[1] && q->shape[1] % k->shape[1] == 0 && q->shape[3] == k->shape[3] &&
          q->shape[0] == k->shape[0];
     for (int i = 0; i < 3 && ok; i++) ok = k->shape[i] == v->shape[i];
-    if (ok && q->dtype == TN_F64) ok = k->dtype == TN_F64 && v->dtype == TN_F64;
+    bool wide = q->dtype == TN_F64;
+    ok = ok && (k->dtype == TN_F64) == wide && (v->dtype == TN_F64) == wide;
     if (ok) return 0;
-    return tni_fail(TN_ESHAPE,
-                    "%s: q %s, k %s and v %s must be [B, Hq, Lq, D], [B, "
-                    "Hkv, Lk, D], [B, Hkv, Lk, Dv] with Hq a multiple of Hkv",
-                    c->op, tni_describe_spec(q), tni_describe_spec(k), tni_describe_spec(v));
+    return tni_fail(
+        TN_ESHAPE,
+        "%s: q %s, k %s and v %s must be [B, Hq, Lq, D], [B, "
+        "Hkv, Lk, D], [B, Hkv, Lk, Dv] with Hq a multiple of Hkv, floats, all f64 or none",
+        c->op, tni_describe_spec(q), tni_describe_spec(k), tni_describe_spec(v));
 }
 
 /* [Hq], or [B, Hq]. */
@@ -93,10 +95,11 @@ tn_array *tn_fast_scaled_dot_product_attention(tn_array *q, tn_array *k, tn_arra
     p.mask = mask                 ? mask->dtype == TN_BOOL ? TNI_MASK_BOOL : TNI_MASK_ADD
              : opt && opt->causal ? TNI_MASK_CAUSAL
                                   : TNI_MASK_NONE;
-    if (q->dtype == TN_F64 && attention_is_float(k)) k = tni_cast(k, TN_F64);
-    if (q->dtype == TN_F64 && attention_is_float(v)) v = tni_cast(v, TN_F64);
     tn_array *in[5] = {q, k, v};
     int n = 3;
+    if (q->dtype == TN_F64 || k->dtype == TN_F64 || v->dtype == TN_F64)
+        for (int i = 0; i < 3; i++)
+            if (attention_is_float(in[i])) in[i] = tni_cast(in[i], TN_F64);
     if (mask) in[n++] = attention_expand(op, mask, q, k);
     if (sinks) in[n++] = attention_is_float(sinks) ? tni_cast(sinks, TN_F32) : sinks;
     return tni_op_rule(op, TNI_PRIM(sdpa), n, in, &p, NULL);
@@ -117,6 +120,13 @@ typedef struct attention_parts {
     tn_array *p, *sink;  /* softmax of the scores [B, Hkv, g, Lq, Lk]; what the sink takes of it */
 } attention_parts;
 
+/* The largest of each row; of none, where there are no keys, -inf. */
+static tn_array *attention_top(tn_array *s) {
+    if (tni_is_error(s) || s->shape[4]) return tn_max(s, TN_AXES(-1), true);
+    return tn_full(TN_SHAPE(s->shape[0], s->shape[1], s->shape[2], s->shape[3], 1),
+                   tn_scalar(-(double)INFINITY, tn_dtype_of(s)));
+}
+
 static attention_parts attention_lower(const tni_node *n) {
     const tni_p_sdpa *p = n->params;
     tn_array *q = attention_f32(n->in[0]), *sink = NULL;
@@ -126,7 +136,7 @@ static attention_parts attention_lower(const tni_node *n) {
     a.q = tn_reshape(tn_mul(q, tn_f32(p->scale)),
                      TN_SHAPE(q->shape[0], hkv, g, q->shape[2], q->shape[3]));
     tn_array *s = attention_mask(n, p, tn_matmul(a.q, tn_swapaxes(a.k, -1, -2)));
-    tn_array *top = tn_max(s, TN_AXES(-1), true);
+    tn_array *top = attention_top(s);
     if (p->has_sinks) {
         const tn_array *given = n->in[p->mask >= TNI_MASK_BOOL ? 4 : 3];
         sink = tn_reshape(attention_f32(n->in[p->mask >= TNI_MASK_BOOL ? 4 : 3]),
@@ -162,10 +172,6 @@ TNI_RULE_INFER(sdpa_vjp) {
     if (status) return status;
     const tni_out_spec *g = &c->in[c->n_in - 1], want = {y.dtype, y.ndim, y.shape};
     if (c->n_out != 3 + p->has_sinks) return tni_fail(TN_EVALUE, "%s: %d outputs", c->op, c->n_out);
-    for (int i = 1; i < 3; i++)
-        if ((c->in[i].dtype == TN_F64) != (c->in[0].dtype == TN_F64))
-            return tni_fail(TN_EDTYPE, "%s: not defined for %s beside %s", c->op,
-                            tni_describe_spec(&c->in[i]), tni_describe_spec(&c->in[0]));
     if (g->dtype != want.dtype || !tni_infer_same(g, &want))
         return tni_fail(TN_ESHAPE, "%s: the cotangent %s is not as the output %s", c->op,
                         tni_describe_spec(g), tni_describe_spec(&want));
@@ -220,15 +226,12 @@ int tni_sdpa_vjp_node(int n_in, tn_array *const *in, const tni_p_sdpa *p, tn_arr
 }
 
 /* Through the kernel, in memory linear in the lengths; but a mask that wants a gradient is as large
- * as the scores, and some operands of f64 beside others have no kernel. */
+ * as the scores. */
 TNI_RULE_VJP(sdpa) {
     const tni_p_sdpa *p = n->params;
     tn_array *in[TNI_SDPA_VJP_IN], *out[4];
     int sinks = n->n_in - 1;
-    bool wide = n->in[0]->dtype == TN_F64;
-    if ((n->in[1]->dtype == TN_F64) != wide || (n->in[2]->dtype == TN_F64) != wide ||
-        (p->mask == TNI_MASK_ADD && want[3]))
-        return TNI_BY_LOWER;
+    if (p->mask == TNI_MASK_ADD && want[3]) return TNI_BY_LOWER;
     for (int i = 0; i < n->n_in; i++) in[i] = n->in[i];
     in[n->n_in] = cot[0];
     int status = tni_sdpa_vjp_node(n->n_in + 1, in, p, out);

@@ -84,11 +84,11 @@ typedef struct tni_p_rope {
 enum { TNI_MASK_NONE, TNI_MASK_CAUSAL, TNI_MASK_BOOL, TNI_MASK_ADD };
 /* sdpa(q [B, Hq, Lq, D], k [B, Hkv, Lk, D], v [B, Hkv, Lk, Dv], mask?, sinks [Hq]?) ->
  * [B, Hq, Lq, Dv]; Hq a multiple of Hkv; any strides. k and v are usually slices of a cache, f32,
- * f16 or bf16, which may differ from q's dtype; decoding is fastest with keys kept [.., D, Lk].
- * causal: query i sees keys j <= i + Lk - Lq. mask broadcast to [B, Hq, Lq, Lk] by strides:
- * bool (true = may look) or additive (f32, f16, bf16). Softmax in f32; a row that may look
- * nowhere gives zeros. sinks: a logit a head that takes part in the softmax and has no value; also
- * [B, Hq]. All f64: computed in f64, but for the sinks. */
+ * f16 or bf16, which may differ from q's dtype (but all are f64 or none); decoding is fastest with
+ * keys kept [.., D, Lk]. causal: query i sees keys j <= i + Lk - Lq. mask broadcast to [B, Hq, Lq,
+ * Lk] by strides: bool (true = may look) or additive (f32, f16, bf16). Softmax in f32; a row that
+ * may look nowhere gives zeros. sinks: a logit a head that takes part in the softmax and has no
+ * value; also [B, Hq]. All f64: computed in f64, but for the sinks. */
 typedef struct tni_p_sdpa {
     float scale;
     int32_t mask; /* TNI_MASK_... */
