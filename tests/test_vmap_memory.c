@@ -1,5 +1,5 @@
-/* Gradients of attention of many calls at once take memory that grows with the length, not with its
- * square: as compiled, and of the process while it runs. */
+/* Gradients of attention, of many calls at once, and of running log-sums take memory that grows
+ * with the length, not with its square: as compiled, and of the process while it runs. */
 #include "random.h"
 #include "tap.h"
 #include "tenon/tenon.h"
@@ -60,15 +60,15 @@ static int inputs(const setting *s, int64_t length, tn_array **in) {
 }
 
 /* Bytes at most while it runs, and those of the plan. */
-static bool memory_of(setting *s, int64_t length, double *peak, double *plan) {
-    tn_array *in[5], *g[4];
-    int n = inputs(s, length, in), n_out = 3 + s->sinks, status = n < 0;
-    tn_compiled *c = tn_compile(mapped, s, n_out, NULL);
+static bool memory_of(tn_fns fn, void *ud, tn_list in, int n_out, double *peak, double *plan) {
+    tn_array *g[4];
+    int status = 0;
+    tn_compiled *c = tn_compile(fn, ud, n_out, NULL);
     for (int twice = 0; twice < 2 && !status; twice++) {
         tn_memory_clear_cache();
         size_t before = tn_memory_stats().active;
         tn_memory_reset_peak();
-        status = tn_compiled_call(c, (tn_list){in, n}, g) || tn_eval((tn_list){g, n_out});
+        status = tn_compiled_call(c, in, g) || tn_eval((tn_list){g, n_out});
         *peak = (double)(tn_memory_stats().peak - before);
         *plan = (double)tn_compiled_stats(c).arena;
     }
@@ -83,13 +83,41 @@ static void check(setting *s) {
     bool done = true;
     for (int i = 0; i < 2 && done; i++)
         TN_SCOPE {
-            done = memory_of(s, 512 << i, &peak[i], &plan[i]);
+            tn_array *in[5];
+            int n = inputs(s, 512 << i, in);
+            done =
+                n > 0 && memory_of(mapped, s, (tn_list){in, n}, 3 + s->sinks, &peak[i], &plan[i]);
         }
     diag("%s: %.0f and %.0f bytes, of plans %.0f and %.0f", s->name, peak[0], peak[1], plan[0],
          plan[1]);
     ok(done && peak[1] <= 2.05 * peak[0] && plan[1] <= 2.05 * plan[0] + 4096,
        "%s: twice the length, twice the memory", s->name);
     ok(done && peak[1] < scores, "%s: less than a byte for each score", s->name);
+}
+
+static tn_array *sums(tn_list in, void *ud) {
+    (void)ud;
+    return tn_sum(tn_square(tn_logcumsumexp(in.v[0], 0, false, true)), TN_ALL, false);
+}
+static int sums_gradient(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out;
+    out[0] = tn_grad(sums, ud, in, 0);
+    return tn_array_status(out[0]);
+}
+
+static void test_scan(void) {
+    double peak[2] = {0}, plan[2] = {0};
+    bool done = true;
+    for (int i = 0; i < 2 && done; i++)
+        TN_SCOPE {
+            tn_array *x = noise(TN_SHAPE(2048 << i), TN_F32);
+            done = !tn_eval(TN_LIST(x)) &&
+                   memory_of(sums_gradient, NULL, TN_LIST(x), 1, &peak[i], &plan[i]);
+        }
+    diag("running log-sums: %.0f and %.0f bytes, of plans %.0f and %.0f", peak[0], peak[1], plan[0],
+         plan[1]);
+    ok(done && peak[1] <= 2.3 * peak[0] && plan[1] <= 2.3 * plan[0],
+       "running log-sums: twice the length, twice the memory");
 }
 
 int main(void) {
@@ -108,5 +136,6 @@ int main(void) {
         TN_SCOPE {
             check(&settings[i]);
         }
+    test_scan();
     return tap_done();
 }

@@ -236,19 +236,27 @@ static tn_array *grad_scan_shift(const tni_p_scan *p, tn_array *g) {
     return grad_shift(g, tn_i32(0), 1, p->axis, !p->reverse);
 }
 
+/* h_j = g_j + a_j h_(j+1), from the end: a sum over windows that double, h_j + a_j h_(j+w) with a_j
+ * the product of w of them. */
+static tn_array *grad_windows(const tni_p_scan *p, tn_array *a, tn_array *h) {
+    tn_array *zero = tn_i32(0);
+    if (tni_is_error(a) || tni_is_error(h)) return tni_is_error(a) ? a : h;
+    for (int64_t w = 1, m = a->shape[p->axis]; w < m; w *= 2) {
+        h = tn_add(h, tn_mul(a, grad_shift(h, zero, w, p->axis, !p->reverse)));
+        if (2 * w < m) a = tn_mul(a, grad_shift(a, zero, w, p->axis, !p->reverse));
+    }
+    return h;
+}
+
 /* Running products: x_j takes part in every result from its own on, so that its gradient is the
- * product of those before it times h_j = g_j + x_(j+1) h_(j+1). That is a sum over windows that
- * double, h_j + a_j h_(j+w) with a_j the product of x_(j+1) to x_(j+w): no division, right at 0. */
+ * product of those before it times h_j = g_j + x_(j+1) h_(j+1): no division, right at 0. */
 static tn_array *grad_scan_product(const tni_node *n, tn_array *g) {
     const tni_p_scan *p = n->params;
     tn_dtype d = (tn_dtype)g->dtype, wide = d == TN_F16 || d == TN_BF16 ? TN_F32 : d;
     tn_array *zero = tn_i32(0), *x = tn_astype(grad_conj(n->in[0]), wide);
     tn_array *before = grad_scan(n, p->op, x, p->reverse, false);
-    tn_array *h = tn_astype(g, wide), *a = grad_shift(x, zero, 1, p->axis, !p->reverse);
-    for (int64_t w = 1, m = x->shape[p->axis]; w < m; w *= 2) {
-        h = tn_add(h, tn_mul(a, grad_shift(h, zero, w, p->axis, !p->reverse)));
-        if (2 * w < m) a = tn_mul(a, grad_shift(a, zero, w, p->axis, !p->reverse));
-    }
+    tn_array *a = grad_shift(x, zero, 1, p->axis, !p->reverse);
+    tn_array *h = grad_windows(p, a, tn_astype(g, wide));
     return tn_astype(tn_mul(h, before), d);
 }
 
@@ -265,18 +273,21 @@ static tn_array *grad_scan_extreme(const tni_node *n, tn_array *g, tn_array *y) 
     return tn_scatter_add_axis(grad_zeros(x), place, g, p->axis);
 }
 
-/* The sum over later i of g_i exp(x_j - y_i), as a table of every i by every j: its entries are at
- * most 1 whatever the range of x, and it is linear in g, but it takes n * n for an axis of n. */
+/* x_j adds exp(x_j - y_i) of g_i for every later i: exp(x_j - y_j) h_j, where h_j = g_j + a_j
+ * h_(j+1) with a_j = exp(y_j - y_(j+1)). No factor is above 1 whatever the range of x. Where all so
+ * far is -inf nothing is added. */
 static tn_array *grad_scan_logaddexp(const tni_node *n, tn_array *g, tn_array *y) {
     const tni_p_scan *p = n->params;
-    int64_t m = n->in[0]->shape[p->axis];
-    tn_array *x = tn_moveaxis(n->in[0], p->axis, -1), *mask = tn_tri(m, m, 0, TN_BOOL);
-    y = tn_expand_dims(tn_moveaxis(y, p->axis, -1), TN_AXES(-1));
-    g = tn_expand_dims(tn_moveaxis(g, p->axis, -1), TN_AXES(-1));
-    tn_array *d = tn_sub(tn_expand_dims(x, TN_AXES(-2)), y),
-             *none = tn_scalar(-(double)INFINITY, tn_dtype_of(d));
-    tn_array *w = tn_exp(tn_where(p->reverse ? tn_transpose(mask, TN_ALL) : mask, d, none));
-    return tn_moveaxis(tn_sum(tn_mul(w, g), TN_AXES(-2), false), -1, p->axis);
+    tn_dtype d = (tn_dtype)g->dtype, wide = d == TN_F64 ? TN_F64 : TN_F32;
+    tn_array *x = tn_astype(n->in[0], wide), *zero = tn_scalar(0, wide);
+    if (wide != d) y = grad_scan(n, p->op, x, p->reverse, true);
+    int64_t m = n->in[0]->shape[p->axis], end = p->reverse ? 0 : m - 1;
+    tn_array *last = tn_slice_axis(y, p->axis, end, end + 1), *none = tn_isneginf(y);
+    tn_array *next = grad_shift(y, last, 1, p->axis, !p->reverse);
+    tn_array *a = tn_where(none, zero, tn_exp(tn_where(none, zero, tn_sub(y, next))));
+    tn_array *h = grad_windows(p, a, tn_astype(g, wide));
+    a = tn_where(none, zero, tn_exp(tn_where(none, zero, tn_sub(x, y))));
+    return tn_astype(tn_mul(a, h), d);
 }
 
 TNI_RULE_VJP(scan) {
