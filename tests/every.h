@@ -89,6 +89,7 @@ EVERY(quantized_matmul, ARGS(A(F32, 2, 64), INDEX(U32, 999, 5, 16), A(F32, 5, 1)
 EVERY(quantized_matmul_rows, ARGS(A(F16, 5), INDEX(U32, 999, 5, 4), A(F16, 5, 2), A(F16, 5, 2)), 4, 1, y[0] = tn_quantized_matmul(x[0], x[1], x[2], x[3], false, 32, 2)) \
 EVERY(quantized_matmul_half, ARGS(A(BF16, 2, 3, 32), INDEX(U32, 999, 7, 4), A(BF16, 7, 1), A(BF16, 7, 1)), 4, 1, y[0] = tn_quantized_matmul(x[0], x[1], x[2], x[3], true, 32, 4)) \
 EVERY(quantized_matmul_batch, ARGS(A(F32, 2, 3, 4), INDEX(U32, 999, 2, 4, 8), A(F32, 2, 4, 1), A(F32, 2, 4, 1)), 4, 1, y[0] = tn_quantized_matmul(x[0], x[1], x[2], x[3], false, 64, 4)) \
+EVERY(quantized_matmul_spread, ARGS(A(F32, 2, 1, 3, 32), INDEX(U32, 999, 3, 4, 4), A(F32, 3, 4, 1), A(F32, 3, 4, 1)), 4, 1, y[0] = tn_quantized_matmul(x[0], x[1], x[2], x[3], true, 32, 4)) \
 EVERY(softmax, ARGS(A(BF16, 3, 4)), 1, 1, y[0] = tn_softmax(x[0], TN_AXES(-1))) \
 EVERY(rms_norm, ARGS(A(F32, 3, 8), A(F32, 8)), 2, 1, y[0] = tn_fast_rms_norm(x[0], x[1], 1e-5)) \
 EVERY(rms_norm_bare, ARGS(A(F16, 3, 8)), 1, 1, y[0] = tn_fast_rms_norm(x[0], NULL, 1e-5)) \
@@ -103,6 +104,7 @@ EVERY(rope_freqs, ARGS(A(F16, 1, 2, 3, 8), NUMBER(I32, 9), INDEX(F32, 9, 4)), 3,
 EVERY(sdpa, ARGS(A(F32, 1, 4, 3, 8), A(F32, 1, 2, 5, 8), A(F32, 1, 2, 5, 6)), 3, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.3, TN_OPT(tn_sdpa_opt, .causal = true))) \
 EVERY(sdpa_mask, ARGS(A(F32, 1, 4, 3, 8), A(F16, 1, 2, 5, 8), A(F16, 1, 2, 5, 6), A(F32, 3, 5), A(F32, 4)), 5, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.3, TN_OPT(tn_sdpa_opt, .mask = x[3], .sinks = x[4]))) \
 EVERY(sdpa_bool, ARGS(A(F16, 2, 2, 3, 8), A(F16, 2, 2, 4, 8), A(F16, 2, 2, 4, 8), INDEX(BOOL, 2, 3, 4)), 4, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.5, TN_OPT(tn_sdpa_opt, .mask = x[3]))) \
+EVERY(sdpa_wide, ARGS(A(F32, 1, 2, 3, 4), A(F64, 1, 2, 5, 4), A(F16, 1, 2, 5, 3)), 3, 1, y[0] = tn_fast_scaled_dot_product_attention(x[0], x[1], x[2], 0.3, NULL)) \
 EVERY(sdpa_vjp, ARGS(A(F32, 1, 4, 3, 8), A(F16, 1, 2, 5, 8), A(F16, 1, 2, 5, 6), A(F32, 4)), 4, 4, every_attention_grad(x, y)) \
 EVERY(sdpa_vjp_mask, ARGS(A(F32, 2, 4, 3, 4), A(F32, 2, 2, 5, 4), A(F32, 2, 2, 5, 6), INDEX(BOOL, 2, 2, 1, 3, 5), A(F32, 4)), 5, 4, every_masked_grad(x, y)) \
 EVERY(sdpa_vjp_heads, ARGS(A(BF16, 2, 4, 3, 4), A(BF16, 2, 2, 5, 4), A(BF16, 2, 2, 5, 6), A(F32, 4, 1, 5), A(F32, 2, 4)), 5, 4, every_masked_grad(x, y)) \

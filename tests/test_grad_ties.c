@@ -1,5 +1,6 @@
 /* Gradients where a function has a corner: equal numbers under largest and smallest, in
- * reductions, scans and scatters. The numbers are what mlx gives. */
+ * reductions, scans and scatters; NaN, infinities and nothing at all. The numbers are what mlx
+ * gives, but for running log-sums of -inf alone, where it has NaN. */
 #include "tap.h"
 #include "tenon/tenon.h"
 #include "values.h"
@@ -105,7 +106,63 @@ static void test_pool(void) {
     }
 }
 
+/* ---- NaN, infinities, no keys ---- */
+
+static tn_array *larger(tn_list in) { return tn_maximum(in.v[0], in.v[1]); }
+static tn_array *smaller(tn_list in) { return tn_minimum(in.v[0], in.v[1]); }
+static tn_array *log_sums(tn_list in) { return tn_logcumsumexp(in.v[0], 1, false, true); }
+static tn_array *log_sums_back(tn_list in) { return tn_logcumsumexp(in.v[0], 1, true, true); }
+
+static void test_ends(void) {
+    TN_SCOPE {
+        double inf = (double)INFINITY;
+        tn_array *in[2] = {matrix(1, 4, (double[]){(double)NAN, 1, 2, 3}),
+                           matrix(1, 4, (double[]){1, (double)NAN, 2, 1})};
+        TIE("maximum", larger, 2, in, 0, 0, 0, 0, 4);
+        TIE("maximum", larger, 2, in, 1, 0, 0, 3, 0);
+        TIE("minimum", smaller, 2, in, 0, 0, 0, 0, 0);
+        TIE("minimum", smaller, 2, in, 1, 0, 0, 3, 4);
+        tn_array *x = matrix(1, 4, (double[]){-inf, -inf, 1, 1});
+        TIE("logcumsumexp of -inf", log_sums, 1, &x, 0, 0, 0, 5, 2);
+        x = matrix(1, 4, (double[]){16, -inf, -1000, 16});
+        TIE("logcumsumexp of a wide range", log_sums, 1, &x, 0, 8, 0, 0, 2);
+        TIE("logcumsumexp from the end", log_sums_back, 1, &x, 0, 0.5, 0, 0, 9.5);
+    }
+}
+
+static int no_keys(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out, (void)ud;
+    out[0] = tn_fast_scaled_dot_product_attention(in.v[0], in.v[1], in.v[1], 0.5,
+                                                  TN_OPT(tn_sdpa_opt, .sinks = in.v[2]));
+    return 0;
+}
+static int no_keys_grad(tn_list in, tn_array **out, int n_out, void *ud) {
+    tn_array *y;
+    (void)n_out;
+    return tn_vjp(no_keys, ud, in, TN_LIST(tn_full(TN_SHAPE(1, 2, 3, 4), tn_f32(1))), &y, out);
+}
+
+static void test_no_keys(void) {
+    TN_SCOPE {
+        tn_array *in[3] = {tn_full(TN_SHAPE(1, 2, 3, 4), tn_f32(2)),
+                           tn_zeros(TN_SHAPE(1, 2, 0, 4), TN_F32), tn_ones(TN_SHAPE(2), TN_F32)};
+        tn_array *y[3], *t[3], *g[3];
+        int status = tn_jvp(no_keys, NULL, (tn_list){in, 3}, (tn_list){in, 3}, 1, y, t);
+        double *v = values(t[0]);
+        ok(!status && tn_size(t[0]) == 24 && v[0] == 0 && v[23] == 0,
+           "attention without keys: jvp");
+        free(v);
+        status = tn_vjp(no_keys_grad, NULL, (tn_list){in, 3}, (tn_list){in, 3}, y, g);
+        v = values(g[0]);
+        ok(!status && tn_size(g[0]) == 24 && v[0] == 0 && v[23] == 0,
+           "attention without keys: second derivatives");
+        free(v);
+    }
+}
+
 int main(void) {
+    test_ends();
+    test_no_keys();
     test_pool();
     test_reductions();
     test_scatter();

@@ -224,12 +224,31 @@ TNI_RULE_INFER(quantized_matmul) {
     return tni_fail(TN_ESHAPE, "%s: the result is too large", c->op);
 }
 
+/* Batch axes of x and of matrices that have some, made the same: operands in[4]. */
+static int quant_batch(tn_array **in) {
+    const tn_array *x = in[0], *w = in[1];
+    int64_t shape[TN_MAX_NDIM];
+    int n;
+    bool agree = x->ndim == w->ndim && tni_same_shape(x->ndim - 2, x->shape, w->ndim - 2, w->shape);
+    if (w->ndim <= 2 || x->ndim < 2 || agree) return 0;
+    for (int i = 2; i < 4; i++)
+        if (in[i]->ndim != w->ndim ||
+            !tni_same_shape(w->ndim - 1, in[i]->shape, w->ndim - 1, w->shape))
+            return 0; /* the rule refuses them */
+    if (!tni_broadcast(x->ndim - 2, x->shape, w->ndim - 2, w->shape, &n, shape))
+        return tni_fail(TN_ESHAPE, "quantized_matmul: batch axes of x %s and w %s do not broadcast",
+                        tni_describe(x), tni_describe(w));
+    for (int i = 0; i < 4; i++) in[i] = matmul_batch(in[i], n, shape);
+    return 0;
+}
+
 tn_array *tn_quantized_matmul(tn_array *x, tn_array *w, tn_array *scales, tn_array *biases,
                               bool transpose, int group, int bits) {
     TNI_INPUTS("quantized_matmul", x, w, scales, biases);
     tni_p_quant p = {.group = group, .bits = bits, .transpose = transpose};
-    return tni_op_rule("quantized_matmul", TNI_PRIM(quantized_matmul), 4,
-                       (tn_array *[]){x, w, scales, biases}, &p, NULL);
+    tn_array *in[4] = {x, w, scales, biases};
+    if (quant_batch(in)) return tni_error_last();
+    return tni_op_rule("quantized_matmul", TNI_PRIM(quantized_matmul), 4, in, &p, NULL);
 }
 
 int tni_lower_quantized_matmul(const tni_node *n, tn_array **out) {

@@ -194,5 +194,5 @@ def test_quantized_refused():
     refused(tn.quantized_matmul(np.ones((2, 64), np.float32), q, s, b, True, 64, 4), "TN_ESHAPE", "[2,64]")
     refused(tn.quantized_matmul(np.ones((2, 128), np.float32), q, s, b, False, 64, 4), "TN_ESHAPE")
     refused(tn.quantized_matmul(np.ones((2, 128)), q, s, b, True, 64, 4), "TN_EDTYPE", "float64")
-    q3 = [tn.expand_dims(t, (0,)) for t in (q, s, b)]
+    q3 = [tn.stack([t, t, t], 0) for t in (q, s, b)]
     refused(tn.quantized_matmul(np.ones((2, 4, 128), np.float32), *q3, True, 64, 4), "TN_ESHAPE", "batch")
