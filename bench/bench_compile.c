@@ -3,10 +3,8 @@
  *     bench_compile [rounds]                                                 default 51
  * "chain": ten element-wise ops of 16 floats, every second a row sum (so that nothing fuses whole).
  * "mlp": a training step with Adam of an MLP of `in`, `hidden` and 10 units. */
-#include <stdio.h>
-#include <stdlib.h>
+#include "bench.h"
 #include <tenon/nn.h>
-#include <time.h>
 
 enum { ROUNDS_MAX = 1001, CLASSES = 10 };
 
@@ -20,19 +18,6 @@ typedef struct model {
     tn_compiled *c;
     double plain[ROUNDS_MAX], compiled[ROUNDS_MAX];
 } model;
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static void check(int failed) {
-    if (failed) exit((fprintf(stderr, "%s\n", tn_error()), 1));
-}
 
 static int chain(tn_list in, tn_array **out, int n_out, void *ud) {
     tn_array *x = in.v[0];

@@ -10,14 +10,12 @@
  * Then what a new graph costs before its first element: the same chains on 16 elements. */
 #include "base/alloc.h"
 #include "base/thread.h"
+#include "bench.h"
 #include "core/array.h"
 #include "cpu/cpu_program.h"
 #include "eval/build.h"
 #include "ops/op.h"
 #include "tenon/ops.h"
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 
 #if defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #define TNI_ISA avx512
@@ -29,12 +27,6 @@
 #define TNI_ISA ref
 #endif
 #include "cpu/vmath.h"
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- Chains, in words that mean graph nodes, vectors or floats --------------------------------
  */
@@ -151,10 +143,6 @@ enum { N_CHAINS = sizeof chains / sizeof *chains };
 
 static float *mem[4]; /* a, b, c, y */
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 static double median(double *t, int n) {
     qsort(t, (size_t)n, sizeof *t, by_value);
     return t[n / 2];

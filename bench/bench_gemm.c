@@ -8,20 +8,12 @@
 #include "base/alloc.h"
 #include "base/half.h"
 #include "base/thread.h"
+#include "bench.h"
 #include "core/backend.h"
 #include "cpu/cpu_matmul.h"
 #include "cpu/gemm.h"
 #include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- limits ---- */
 

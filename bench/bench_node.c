@@ -5,24 +5,12 @@
  * add evaluated by itself. "add + eval": one add of two arrays of 16, evaluated, freed. "program":
  * the executor alone on 16 elements of one add. */
 #include "base/thread.h"
+#include "bench.h"
 #include "core/array.h"
 #include "cpu/cpu_program.h"
 #include "ops/ew.h"
 #include "tenon/ops.h"
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 enum { CHAIN = 64, REPS = 400, ROUNDS_MAX = 1001 };
 enum { BUILD, FREE, FUSED, UNFUSED, ONE, ONE_ONLY, PROGRAM, KINDS };
@@ -45,10 +33,6 @@ static tn_array *chain(tn_array *x) {
     for (int i = 0; i < CHAIN; i++) x = tn_add(x, b16);
     return x;
 }
-static void check(int status) {
-    if (status) exit((puts(tn_error()), 1));
-}
-
 static void round_chain(double *build, double *eval, double *freed) {
     *build = *eval = *freed = 0;
     for (int r = 0; r < REPS / 8; r++) {

@@ -5,19 +5,11 @@
  * "cached" is printed, so that they come from memory and not from a cache. */
 #include "base/alloc.h"
 #include "base/thread.h"
+#include "bench.h"
 #include "core/backend.h"
 #include "cpu/cpu_quant.h"
 #include "cpu/quant.h"
 #include "ops/prims.h"
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 typedef struct weights {
     uint8_t *w, *s, *b;

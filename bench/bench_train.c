@@ -5,13 +5,11 @@
  * by max pooling, 128 units, batch 128. gpt: 6 layers, 384 wide, 6 heads, 65 letters, 12 x 256.
  * Adam (gpt: AdamW, gradients clipped to norm 1). Prints one JSON object: the median step in
  * seconds, the peak of resident memory and of arrays in bytes, the last loss. */
+#include "bench.h"
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <tenon/nn.h>
-#include <time.h>
 
 enum { BATCH = 128, LAYERS = 6, WIDTH = 384, HEADS = 6, LETTERS = 65, ROWS = 12, CONTEXT = 256 };
 enum { MOST_GRADS = 8 * LAYERS + 3, MOST_STEPS = 10000 };
@@ -113,19 +111,6 @@ static int step(tn_list in, tn_array **out, int n_out, void *ud) {
     int failed = tn_nn_value_and_grad(m->p, loss, ud, in, n_out, out, grads);
     if (m->clip != 0) (void)tn_nn_clip_grad_norm(grads, tn_params_trainable(m->p), m->clip);
     return failed ? failed : tn_optim_update(m->o, grads);
-}
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static void check(int failed) {
-    if (failed) exit((fprintf(stderr, "%s\n", tn_error()), 1));
 }
 
 static void run(net *m, bool gpt, int steps) {

@@ -8,6 +8,7 @@
 #include "base/mmap.h"
 #include "tap.h"
 #include "trans/export.h"
+#include "values.h"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,11 +17,7 @@ static char dir[64], path[128], other[128];
 
 /* Bit for bit, and of one shape, dtype and weakness. */
 static inline bool same(tn_array *a, tn_array *b) {
-    if (tn_eval(TN_LIST(a, b)) || a->dtype != b->dtype || a->ndim != b->ndim ||
-        (a->flags ^ b->flags) & TNI_A_WEAK || memcmp(a->shape, b->shape, sizeof(int64_t) * a->ndim))
-        return false;
-    size_t n = tn_nbytes(a);
-    return !n || !memcmp(tn_data(a), tn_data(b), n);
+    return same_bytes(a, b) && !((a->flags ^ b->flags) & TNI_A_WEAK);
 }
 
 static inline char *contents(const char *file, size_t *n) {

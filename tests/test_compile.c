@@ -5,17 +5,9 @@
 #include "ops/build.h"
 #include "rows.h"
 #include "tap.h"
+#include "values.h"
 #include <math.h>
 #include <pthread.h>
-
-/* Bit for bit; NaN is NaN. */
-static bool same(tn_array *a, tn_array *b) {
-    if (tn_eval(TN_LIST(a, b)) || a->dtype != b->dtype || a->ndim != b->ndim ||
-        memcmp(a->shape, b->shape, sizeof(int64_t) * a->ndim))
-        return false;
-    size_t n = tn_nbytes(a);
-    return !n || !memcmp(tn_data(a), tn_data(b), n);
-}
 
 /* fn plain and twice compiled over the same arguments. */
 static void check(const char *name, tn_fns fn, void *ud, tn_list in, int n_out) {
@@ -27,7 +19,7 @@ static void check(const char *name, tn_fns fn, void *ud, tn_list in, int n_out) 
         status = fn(in, want, n_out, ud);
         for (int run = 0; run < 2 && !status; run++) {
             status = tn_compiled_call(c, in, got);
-            for (int k = 0; k < n_out && !status; k++) equal = equal && same(want[k], got[k]);
+            for (int k = 0; k < n_out && !status; k++) equal = equal && same_bytes(want[k], got[k]);
         }
         tn_compile_stats s = tn_compiled_stats(c);
         equal = equal && (status || (s.hits == 1 && s.misses == 1));
@@ -100,17 +92,6 @@ static void test_reductions(void) {
 }
 
 /* ---- every structural primitive, and its gradient ---- */
-
-static tn_array *case_loss(tn_list in, void *ud) {
-    tn_array *y = case_call(*(int *)ud, in.v[0]);
-    return tn_sum(tn_mul(tn_astype(y, TN_F32), tn_sin(tn_astype(y, TN_F32))), TN_ALL, false);
-}
-
-static int case_grad(tn_list in, tn_array **out, int n_out, void *ud) {
-    (void)n_out;
-    tn_value_and_grad(case_loss, ud, in, 1, &out[0], &out[1]);
-    return 0;
-}
 
 static void test_cases(void) {
     const char *missing = case_missing();
@@ -186,8 +167,8 @@ static tn_array *batch(int i, int64_t n, int64_t m) {
 }
 
 static bool model_same(model *a, model *b) {
-    return same(a->w, b->w) && same(a->b, b->b) && same(a->m, b->m) && same(a->v, b->v) &&
-           same(a->step, b->step);
+    return same_bytes(a->w, b->w) && same_bytes(a->b, b->b) && same_bytes(a->m, b->m) &&
+           same_bytes(a->v, b->v) && same_bytes(a->step, b->step);
 }
 
 static void test_state(void) {
@@ -205,7 +186,7 @@ static void test_state(void) {
             if (!status)
                 status = tn_eval(TN_LIST(l1, plain.w, plain.b, plain.m, plain.v, plain.step));
             if (!status) status = tn_compiled_call(c, TN_LIST(x, y), &l2);
-            equal = equal && !status && same(l1, l2) && model_same(&plain, &fast);
+            equal = equal && !status && same_bytes(l1, l2) && model_same(&plain, &fast);
             if (i > 1) in_place = in_place && fast.w == w && tn_memory_stats().active == active;
             active = tn_memory_stats().active;
         }
@@ -254,7 +235,7 @@ static void test_entropy(void) {
         if (!status) status = tn_compiled_call(c, TN_LIST(x, w, y), fast);
         if (!status) status = entropy(TN_LIST(x, w, y), plain, 3, NULL);
         bool equal = true;
-        for (int i = 0; i < 3 && !status; i++) equal = equal && same(fast[i], plain[i]);
+        for (int i = 0; i < 3 && !status; i++) equal = equal && same_bytes(fast[i], plain[i]);
         ok(!status && equal, "cross-entropy and its gradients (%s)", status ? tn_error() : "");
         size_t scores = (size_t)N * V * sizeof(float);
         ok(tn_compiled_stats(c).arena < scores + scores / 20,
@@ -297,14 +278,15 @@ static void test_results(void) {
         for (int i = 0; i < 5 && !status; i++) {
             status = tangle(TN_LIST(x), want, 8, &a);
             if (!status) status = tn_compiled_call(c, TN_LIST(x), got);
-            for (int k = 0; k < 8 && !status; k++) equal = equal && same(want[k], got[k]);
+            for (int k = 0; k < 8 && !status; k++) equal = equal && same_bytes(want[k], got[k]);
             equal = equal && !status && model_same(&a, &b);
         }
         ok(!status && equal, "results that are arguments, views, constants, each other (%s)",
            status ? tn_error() : "");
         ok(!status && got[0] == x, "an argument that is handed on is itself");
         tn_compiled_free(c);
-        ok(same(want[1], got[1]) && same(want[5], got[5]), "results outlive the object");
+        ok(same_bytes(want[1], got[1]) && same_bytes(want[5], got[5]),
+           "results outlive the object");
     }
     model_free(&a), model_free(&b);
 }
@@ -332,9 +314,9 @@ static void test_random(tn_fns fn, const char *what) {
         tn_array *after = tn_random_bits(TN_SHAPE(4), 4, NULL);
         tn_random_seed(42);
         for (int i = 0; i < 3 && !status; i++) status = tn_compiled_call(c, TN_LIST(x), got[i]);
-        bool equal = !status && same(after, tn_random_bits(TN_SHAPE(4), 4, NULL));
+        bool equal = !status && same_bytes(after, tn_random_bits(TN_SHAPE(4), 4, NULL));
         for (int i = 0; i < 6 && !status; i++)
-            equal = equal && same(want[i / 2][i % 2], got[i / 2][i % 2]);
+            equal = equal && same_bytes(want[i / 2][i % 2], got[i / 2][i % 2]);
         ok(equal, "%s (%s)", what, status ? tn_error() : "");
         tn_compiled_free(c);
     }
@@ -368,7 +350,7 @@ static void test_plans(void) {
         ok(!tn_compiled_call(c, TN_LIST(grid), &y) && tn_ndim(y) == 2, "more axes");
         ok(!tn_compiled_call(c, TN_LIST(tn_f32(3)), &y) && tn_item_f32(y) == 6, "a number");
         tn_array *across = tn_swapaxes(batch(1, 3, 4), 0, 1);
-        ok(!tn_compiled_call(c, TN_LIST(across), &y) && same(y, tn_mul(across, tn_f32(2))),
+        ok(!tn_compiled_call(c, TN_LIST(across), &y) && same_bytes(y, tn_mul(across, tn_f32(2))),
            "an argument that is not row-major");
         tn_array *none = tn_zeros(TN_SHAPE(0, 3), TN_F32);
         ok(!tn_compiled_call(c, TN_LIST(none), &y) && tn_size(y) == 0, "an empty argument");
@@ -390,7 +372,7 @@ static void test_inside(void) {
         runs = 0;
         ok(!tn_compiled_call(c, TN_LIST(x), &y), "called");
         tn_array *g = tn_grad(compiled_inside, c, TN_LIST(x), 0);
-        ok(same(g, tn_mul(x, tn_f32(8))) && runs == 2, "differentiated through");
+        ok(same_bytes(g, tn_mul(x, tn_f32(8))) && runs == 2, "differentiated through");
     }
     tn_compiled_free(c);
 }
@@ -528,8 +510,8 @@ static void *thread_calls(void *ud) {
     for (int i = 0; i < 200; i++)
         TN_SCOPE {
             tn_array *x = batch(i, 1 + i % 5, 4), *y;
-            *equal =
-                *equal && !tn_compiled_call(ud, TN_LIST(x), &y) && same(y, tn_mul(x, tn_f32(2)));
+            *equal = *equal && !tn_compiled_call(ud, TN_LIST(x), &y) &&
+                     same_bytes(y, tn_mul(x, tn_f32(2)));
         }
     return equal;
 }
@@ -554,7 +536,7 @@ static void test_keep(void) {
             tn_array *want, *got;
             x = tn_div(tn_reshape(x, TN_SHAPE(side[i], side[i])), tn_f32(65536));
             equal = equal && !tn_compiled_call(c, TN_LIST(x), &got) &&
-                    !three_passes(TN_LIST(x), &want, 1, NULL) && same(want, got);
+                    !three_passes(TN_LIST(x), &want, 1, NULL) && same_bytes(want, got);
         }
         size_t arena = tn_compiled_stats(c).arena, kept = tn_memory_stats().active - before;
         most = arena > most ? arena : most;

@@ -4,18 +4,10 @@
 #include "free_cases.h"
 #include "memory.h"
 #include "tenon/ext.h"
+#include "values.h"
 #include <math.h>
 
 #define SHAPELESS TN_OPT(tn_compile_opt, .shapeless = true)
-
-/* Bit for bit; NaN is NaN. */
-static bool same(tn_array *a, tn_array *b) {
-    if (tn_eval(TN_LIST(a, b)) || a->dtype != b->dtype || a->ndim != b->ndim ||
-        memcmp(a->shape, b->shape, sizeof(int64_t) * a->ndim))
-        return false;
-    size_t n = tn_nbytes(a);
-    return !n || !memcmp(tn_data(a), tn_data(b), n);
-}
 
 static int64_t runs(tn_compiled *c) { return tn_compiled_stats(c).runs; }
 
@@ -49,7 +41,7 @@ static int check_case(int k, tn_fns fn, const char *what, int n_out) {
             int64_t before = runs(c);
             status = tn_compiled_call(c, TN_LIST(x), got);
             bool equal = !status;
-            for (int i = 0; i < n_out && equal; i++) equal = same(want[i], got[i]);
+            for (int i = 0; i < n_out && equal; i++) equal = same_bytes(want[i], got[i]);
             if (!equal) diag("[%d,%d,4]: %s", (int)size[0], (int)size[1], tn_error());
             wrong += !equal;
             known += runs(c) == before;
@@ -143,7 +135,7 @@ static int64_t run_for(tn_compiled *c, tn_fns fn, int64_t a, int64_t b) {
                  *want, *y;
         int status = fn(TN_LIST(x), &want, 1, NULL);
         if (!status) status = tn_compiled_call(c, TN_LIST(x), &y);
-        if (status || !same(want, y)) {
+        if (status || !same_bytes(want, y)) {
             ok(false, "[%d,%d]: %s", (int)a, (int)b, tn_error());
             break;
         }
@@ -262,8 +254,9 @@ static void test_state(void) {
             tn_random_seed((uint64_t)i);
             if (!status) status = tn_compiled_call(c, TN_LIST(x), &b);
             tn_array *next = tn_random_uniform(NULL, NULL, TN_SHAPE(2), TN_F32, NULL);
-            bool equal = !status && same(a, b) && same(plain.w, fast.w) && !tn_eval(TN_LIST(next));
-            wrong += !equal || !same(plain.step, fast.step);
+            bool equal = !status && same_bytes(a, b) && same_bytes(plain.w, fast.w) &&
+                         !tn_eval(TN_LIST(next));
+            wrong += !equal || !same_bytes(plain.step, fast.step);
             if (i < 3) at[i] = runs(c);
         }
     ok(!wrong, "20 steps over batches of any size: %d wrong", wrong);

@@ -1,8 +1,8 @@
 /* Convolutions against plain loops in f64: 1 to 3 axes, every setting, dtypes, views, transposed
  * ones, threads, empty arrays, bad arguments, memory that runs out. */
-#include "base/alloc.h"
 #include "base/thread.h"
 #include "core/array.h"
+#include "memory.h"
 #include "ops/conv.h"
 #include "random.h"
 #include "tap.h"
@@ -440,7 +440,8 @@ static void test_pool(void) {
     }
 }
 
-static int use_all(void) {
+static int use_all(int64_t failing, void *ud) {
+    (void)failing, (void)ud;
     int status = 0;
     TN_SCOPE {
         tn_array *x = tn_ones(TN_SHAPE(2, 9, 9, 6), TN_F32),
@@ -455,24 +456,6 @@ static int use_all(void) {
                             tn_avg_pool(x, TN_SPATIAL(2), TN_SPATIAL(2), TN_SPATIAL(0))));
     }
     return status;
-}
-
-static void test_memory(void) {
-    if (tn_set_threads(1)) return;
-    int n = 1, status = use_all(), odd = 0;
-    tn_memory_clear_cache();
-    ok(!status, "with memory");
-    int64_t live = tni_alloc_live();
-    for (status = TN_EMEMORY; status && n < 2000; n++) {
-        tni_fail_alloc_at(n);
-        status = use_all();
-        tni_fail_alloc_at(0);
-        odd += status && status != TN_EMEMORY;
-        tn_memory_clear_cache();
-    }
-    ok(!status && !odd && n > 20, "memory that runs out at each of %d places is TN_EMEMORY", n);
-    is_i64(tni_alloc_live(), live, "and leaks nothing");
-    ok(!tn_set_threads(0), "threads as before");
 }
 
 int main(void) {
@@ -490,7 +473,7 @@ int main(void) {
     test_pool();
     test_empty();
     test_misuse();
-    test_memory();
+    memory_each(use_all, NULL, 20);
     tni_pool_shutdown();
     return tap_done();
 }

@@ -49,17 +49,6 @@ static void visit(const every_case *c) {
     }
 }
 
-static tn_array *case_loss(tn_list in, void *ud) {
-    tn_array *y = case_call(*(int *)ud, in.v[0]);
-    return tn_sum(tn_mul(tn_astype(y, TN_F32), tn_sin(tn_astype(y, TN_F32))), TN_ALL, false);
-}
-
-static int case_grad(tn_list in, tn_array **out, int n_out, void *ud) {
-    (void)n_out;
-    tn_value_and_grad(case_loss, ud, in, 1, &out[0], &out[1]);
-    return 0;
-}
-
 /* The other way round: the gradient of what was imported. */
 static int loss_fns(tn_list in, tn_array **out, int n_out, void *ud) {
     (void)n_out;

@@ -11,21 +11,6 @@ int csr_main(void);
 #include "values.h"
 #include <math.h>
 
-static bool close_to(tn_array *a, tn_array *b, double tolerance) {
-    if (tn_array_status(a) || tn_array_status(b)) {
-        diag("%s", tn_array_status(a) ? tn_array_error(a) : tn_array_error(b));
-        return false;
-    }
-    bool same = tn_size(a) == tn_size(b) && tn_ndim(a) == tn_ndim(b);
-    for (int i = 0; i < tn_ndim(a) && same; i++) same = tn_dim(a, i) == tn_dim(b, i);
-    if (!same) return false;
-    double *x = values(a), *y = values(b);
-    for (int64_t i = 0; i < tn_size(a) && same; i++)
-        same = fabs(x[i] - y[i]) <= tolerance * (1 + fabs(y[i]));
-    free(x), free(y);
-    return same;
-}
-
 static tn_array *noise(tn_ints shape, tn_dtype dtype) {
     int64_t n = 1;
     for (int i = 0; i < shape.n; i++) n *= shape.v[i];

@@ -6,24 +6,6 @@
 #include "values.h"
 #include <math.h>
 
-static bool close_to(tn_array *a, tn_array *b) {
-    if (tn_array_status(a) || tn_array_status(b) || tn_size(a) != tn_size(b) ||
-        tn_ndim(a) != tn_ndim(b)) {
-        diag("%s", tn_error());
-        return false;
-    }
-    double *x = values(a), *y = values(b);
-    bool same = true;
-    for (int64_t i = 0; i < tn_size(a) && same; i++)
-        same = fabs(x[i] - y[i]) <= 1e-12 * (1 + fabs(y[i]));
-    free(x), free(y);
-    return same;
-}
-
-static tn_array *numbers(int64_t n) {
-    return tn_div(tn_arange(1, (double)n + 1, 1, TN_F64), tn_f32(4));
-}
-
 /* ---- sine and cosine at once: fault says what goes wrong ---- */
 
 typedef enum fault {
@@ -186,35 +168,35 @@ static void check_rules(int rules) {
         return;
     }
     TN_SCOPE {
-        tn_array *x = tn_reshape(numbers(6), TN_SHAPE(2, 3)), *y[2], *dy[2], *g;
+        tn_array *x = tn_reshape(quarters(6), TN_SHAPE(2, 3)), *y[2], *dy[2], *g;
         tn_list in = TN_LIST(tn_transpose(x, TN_ALL));
-        bool good = !both(in, y, 2, &s) && close_to(y[0], tn_sin(in.v[0])) &&
-                    close_to(y[1], tn_cos(in.v[0]));
+        bool good =
+            !both(in, y, 2, &s) && alike(y[0], tn_sin(in.v[0])) && alike(y[1], tn_cos(in.v[0]));
         ok(good && !s.kernels == !(rules & KERNEL), "rules %#x: values", (unsigned)rules);
         g = tn_grad(square_sine, &s, in, 0);
         tn_array *twice = tn_mul(in.v[0], tn_f32(2));
-        ok(derivatives ? close_to(g, tn_sin(twice)) : tn_array_status(g) == TN_EVALUE,
+        ok(derivatives ? alike(g, tn_sin(twice)) : tn_array_status(g) == TN_EVALUE,
            "rules %#x: gradient%s%s", (unsigned)rules, derivatives ? "" : ": ",
            derivatives ? "" : tn_array_error(g));
         if (derivatives)
-            ok(close_to(tn_grad(slope, &s, in, 0),
-                        tn_mul(tn_mul(tn_sin(twice), tn_cos(twice)), tn_f32(4))),
+            ok(alike(tn_grad(slope, &s, in, 0),
+                     tn_mul(tn_mul(tn_sin(twice), tn_cos(twice)), tn_f32(4))),
                "rules %#x: gradient of the gradient", (unsigned)rules);
         int status = tn_jvp(both, &s, in, TN_LIST(twice), 2, y, dy);
-        ok(forward ? !status && close_to(dy[0], tn_mul(twice, tn_cos(in.v[0]))) &&
-                         close_to(dy[1], tn_neg(tn_mul(twice, tn_sin(in.v[0]))))
+        ok(forward ? !status && alike(dy[0], tn_mul(twice, tn_cos(in.v[0]))) &&
+                         alike(dy[1], tn_neg(tn_mul(twice, tn_sin(in.v[0]))))
                    : status == TN_EVALUE,
            "rules %#x: tangents%s%s", (unsigned)rules, status ? ": " : "",
            status ? tn_error() : "");
         status = tn_vmap(both, &s, TN_LIST(x), TN_AXES(1), 2, TN_AXES(1, 0), y);
-        ok(!status && close_to(y[0], tn_sin(x)) && close_to(y[1], tn_transpose(tn_cos(x), TN_ALL)),
+        ok(!status && alike(y[0], tn_sin(x)) && alike(y[1], tn_transpose(tn_cos(x), TN_ALL)),
            "rules %#x: vmap", (unsigned)rules);
         ok(!s.vjps == !(rules & VJP) && !s.jvps == !(rules & JVP) && !s.vmaps == !(rules & VMAP),
            "rules %#x: each was asked", (unsigned)rules);
         tn_compiled *c = tn_compile(derivatives ? grad_fn : both, &s, 1 + !derivatives, NULL);
         for (int run = 0; run < 2; run++)
             ok(!tn_compiled_call(c, in, y) &&
-                   close_to(y[0], derivatives ? tn_sin(twice) : tn_sin(in.v[0])),
+                   alike(y[0], derivatives ? tn_sin(twice) : tn_sin(in.v[0])),
                "rules %#x: compiled", (unsigned)rules);
         tn_prim_free(s.prim);
         status = tn_compiled_call(c, TN_LIST(tn_neg(in.v[0])), y);
@@ -302,18 +284,18 @@ static void test_faults(void) {
     (void)(sincos_new(&s, KERNEL | VJP | JVP | VMAP) && sincos_new(&low, LOWER));
     for (fault f = FAILS_MUTE; f < FAULTS; f++)
         TN_SCOPE {
-            tn_array *x = numbers(3), *y[2], *dy[2], *g;
+            tn_array *x = quarters(3), *y[2], *dy[2], *g;
 #ifdef NDEBUG
             if (f == LEAVES_SCOPE) continue;
 #endif
             s.vjp = f;
             g = tn_grad(square_sine, &s, TN_LIST(x), 0);
             check_fault(&s, f, "vjp", tn_array_status(g), vjp_faults[f]);
-            if (f == NOTHING) ok(close_to(g, tn_zeros_like(x)), "no gradient is zero");
+            if (f == NOTHING) ok(alike(g, tn_zeros_like(x)), "no gradient is zero");
             s.jvp = f;
             int status = tn_jvp(both, &s, TN_LIST(x), TN_LIST(x), 2, y, dy);
             check_fault(&s, f, "jvp", status, jvp_faults[f]);
-            if (f == NOTHING) ok(close_to(dy[1], tn_zeros_like(x)), "no tangent is zero");
+            if (f == NOTHING) ok(alike(dy[1], tn_zeros_like(x)), "no tangent is zero");
             s.vmap = f;
             status = tn_vmap(both, &s, TN_LIST(x), TN_ALL, 2, TN_ALL, y);
             check_fault(&s, f, "vmap", status, vmap_faults[f]);
@@ -335,7 +317,7 @@ static void test_faults(void) {
             if (f == EVALUATES)
                 ok(s.peeked == TN_ESTATE && low.peeked == TN_ESTATE,
                    "evaluation inside is refused, and does no harm");
-            ok(!both(TN_LIST(x), y, 2, &s) && close_to(y[1], tn_cos(x)), "and then it works");
+            ok(!both(TN_LIST(x), y, 2, &s) && alike(y[1], tn_cos(x)), "and then it works");
         }
     tn_prim_free(s.prim), tn_prim_free(low.prim);
     ok(s.released == 1 && low.released == 1, "released once");
@@ -348,14 +330,14 @@ static void test_replay(void) {
     (void)sincos_new(&s, KERNEL | VJP);
     tn_compiled *c = tn_compile(grad_fn, &s, 1, NULL);
     TN_SCOPE {
-        tn_array *x = numbers(3), *y;
+        tn_array *x = quarters(3), *y;
         ok(!tn_compiled_call(c, TN_LIST(x), &y), "compiled");
         s.kernel = FAILS;
         ok(tn_compiled_call(c, TN_LIST(x), &y) == TN_EINDEX &&
                strstr(tn_error(), "sincos: no such luck") && tn_array_status(y) == TN_EINDEX,
            "fails in a replay: %s", tn_error());
         s.kernel = FINE;
-        ok(!tn_compiled_call(c, TN_LIST(x), &y) && close_to(y, tn_sin(tn_mul(x, tn_f32(2)))),
+        ok(!tn_compiled_call(c, TN_LIST(x), &y) && alike(y, tn_sin(tn_mul(x, tn_f32(2)))),
            "and then works");
     }
     tn_compiled_free(c);
@@ -368,10 +350,10 @@ static void test_elsewhere(void) {
     sincos s;
     (void)sincos_new(&s, KERNEL | VJP);
     TN_SCOPE {
-        tn_array *x = numbers(3), *y[2], *g = tn_grad(square_sine, &s, TN_LIST(x), 0);
+        tn_array *x = quarters(3), *y[2], *g = tn_grad(square_sine, &s, TN_LIST(x), 0);
         (void)both(TN_LIST(x), y, 2, &s);
         ok(!tn_async_eval(TN_LIST(g, y[0])) && !tn_wait(NULL) &&
-               close_to(g, tn_sin(tn_mul(x, tn_f32(2)))) && close_to(y[0], tn_sin(x)),
+               alike(g, tn_sin(tn_mul(x, tn_f32(2)))) && alike(y[0], tn_sin(x)),
            "computed by a stream's worker");
         s.kernel = FAILS;
         (void)both(TN_LIST(x), y, 2, &s);
@@ -455,14 +437,14 @@ static void test_parameters(void) {
     tn_prim *p = tn_prim_new(&d);
     strcpy(name, "gone");
     TN_SCOPE {
-        tn_array *x = numbers(100), *y[3], *want = tn_add(tn_square(x), tn_f32(0.75));
+        tn_array *x = quarters(100), *y[3], *want = tn_add(tn_square(x), tn_f32(0.75));
         tn_compiled *c = tn_compile(table_pair, p, 3, NULL);
-        ok(!table_pair(TN_LIST(x), y, 3, p) && close_to(y[0], want) &&
-               close_to(y[2], tn_add(want, tn_f32(3))),
+        ok(!table_pair(TN_LIST(x), y, 3, p) && alike(y[0], want) &&
+               alike(y[2], tn_add(want, tn_f32(3))),
            "parameters of %d bytes", (int)d.params_size);
         calls = 0;
-        ok(!tn_compiled_call(c, TN_LIST(x), y) && close_to(y[1], want) &&
-               close_to(y[2], tn_add(want, tn_f32(3))) && calls == 2,
+        ok(!tn_compiled_call(c, TN_LIST(x), y) && alike(y[1], want) &&
+               alike(y[2], tn_add(want, tn_f32(3))) && calls == 2,
            "equal calls are merged, others are not");
         tn_compiled_free(c);
         char *text = tn_graph_print(TN_LIST(tn_prim_call1(p, &(table_params){1, {0}}, TN_LIST(x))));
@@ -470,7 +452,7 @@ static void test_parameters(void) {
         tn_free(text);
         tn_array *twelve[12];
         for (int i = 0; i < 12; i++) twelve[i] = x;
-        ok(close_to(tn_prim_call1(p, &(table_params){1, {0}}, (tn_list){twelve, 12}), x),
+        ok(alike(tn_prim_call1(p, &(table_params){1, {0}}, (tn_list){twelve, 12}), x),
            "twelve inputs");
         tn_array *none = tn_zeros(TN_SHAPE(0, 3), TN_F64);
         calls = 0;
@@ -503,7 +485,7 @@ static void test_misuse(void) {
     tn_prim *p = tn_prim_new(&d);
     TN_SCOPE {
         table_params q = {1, {0}};
-        tn_array *x = numbers(3), *y[2] = {NULL};
+        tn_array *x = quarters(3), *y[2] = {NULL};
         is_i64(tn_prim_call(NULL, &q, TN_LIST(x), y, 1), TN_EVALUE, "no primitive: %s", tn_error());
         is_i64(tn_prim_call(p, &q, TN_LIST(x), y, 2), TN_EVALUE, "two results: %s", tn_error());
         ok(tn_array_status(y[1]) == TN_EVALUE, "are error arrays");
@@ -529,7 +511,7 @@ static int memory_run(int64_t n, int rules, bool *reached, bool *clean) {
     int status = 0;
     sincos s = {0};
     TN_SCOPE {
-        tn_array *x = tn_reshape(numbers(6), TN_SHAPE(2, 3)), *y[2], *dy[2], *g = NULL;
+        tn_array *x = tn_reshape(quarters(6), TN_SHAPE(2, 3)), *y[2], *dy[2], *g = NULL;
         int64_t asked = tni_alloc_count();
         tni_fail_alloc_at(n);
         if (!sincos_new(&s, rules)) status = TN_EMEMORY;
@@ -539,7 +521,7 @@ static int memory_run(int64_t n, int rules, bool *reached, bool *clean) {
         if (!status) status = tn_eval(TN_LIST(y[0], y[1], g));
         *reached = n && tni_alloc_count() - asked >= n;
         tni_fail_alloc_at(0);
-        if (!status) *clean = *clean && close_to(y[1], tn_transpose(tn_cos(dy[0]), TN_ALL));
+        if (!status) *clean = *clean && alike(y[1], tn_transpose(tn_cos(dy[0]), TN_ALL));
     }
     tn_prim_free(s.prim);
     *clean = *clean && (!s.prim || s.released == 1);

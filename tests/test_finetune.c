@@ -1,7 +1,7 @@
 /* Training of adapters on a tiny model: which examples come when, that the loss falls, that a run
  * taken up again ends with the same bits, what is refused, every failing allocation. */
-#include "base/alloc.h"
 #include "llm/train.h"
+#include "memory.h"
 #include "tap.h"
 #include "tenon/tenon.h"
 #include "tiny_text.h"
@@ -339,33 +339,11 @@ static int whole_run(const tn_llm_data *d, bool checkpoint) {
     return status;
 }
 
+static int each_run(int64_t failing, void *d) { return whole_run(d, failing % 2); }
+
 static void test_failures(void) {
     tn_llm_data *d = examples(six);
-    MUST(!tn_set_threads(1));
-    for (int i = 0; i < 5; i++) MUST(!whole_run(d, true) && !whole_run(d, false));
-    tn_memory_clear_cache();
-    int64_t live = tni_alloc_live();
-    int failed = 0, wrong = 0, leaks = 0;
-    bool reached = true;
-    for (int64_t n = 1; reached; n++) {
-        int64_t asked = tni_alloc_count();
-        tni_fail_alloc_at(n);
-        int status = whole_run(d, n % 2);
-        reached = tni_alloc_count() - asked >= n;
-        tni_fail_alloc_at(0);
-        tn_memory_clear_cache();
-        failed += status != 0;
-        if (status && (status != TN_EMEMORY || !strstr(tn_error(), "memory")) && !wrong++)
-            diag("allocation %d: status %d, \"%s\"", (int)n, status, tn_error());
-        if (tni_alloc_live() != live && leaks++ < 3)
-            diag("allocation %d leaves %d blocks", (int)n, (int)(tni_alloc_live() - live));
-        live = tni_alloc_live();
-    }
-    ok(failed > 300, "%d runs failed, by one allocation each", failed);
-    is_i64(wrong, 0, "each with TN_EMEMORY and a sentence");
-    is_i64(leaks, 0, "and without a leak");
-    is_i64(whole_run(d, false), 0, "all is well afterwards");
-    MUST(!tn_set_threads(0));
+    memory_each(each_run, d, 300);
     tn_llm_data_free(d);
 }
 

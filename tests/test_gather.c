@@ -1,8 +1,8 @@
 /* Gather and scatter against plain loops: one axis and several index arrays, every mode and dtype,
  * views and broadcasting, threads, empty arrays, bad arguments, memory that runs out. */
-#include "base/alloc.h"
 #include "base/thread.h"
 #include "core/array.h"
+#include "memory.h"
 #include "random.h"
 #include "tap.h"
 #include "tenon/tenon.h"
@@ -342,7 +342,8 @@ static void test_empty(void) {
     }
 }
 
-static int use_all(void) {
+static int use_all(int64_t failing, void *ud) {
+    (void)failing, (void)ud;
     int status = 0;
     TN_SCOPE {
         tn_array *a = tn_arange(0, 600, 1, TN_F32), *x = tn_arange(0, 100, 1, TN_I32);
@@ -387,25 +388,6 @@ static void test_onto(void) {
     }
 }
 
-static void test_memory(void) {
-    if (tn_set_threads(1)) return;
-    int n = 1, status = use_all(), odd = 0;
-    tn_memory_clear_cache();
-    ok(!status, "with memory");
-    int64_t live = tni_alloc_live();
-    status = TN_EMEMORY;
-    for (; status && n < 2000; n++) {
-        tni_fail_alloc_at(n);
-        status = use_all();
-        tni_fail_alloc_at(0);
-        odd += status && status != TN_EMEMORY;
-        tn_memory_clear_cache();
-    }
-    ok(!status && !odd && n > 20, "memory that runs out at each of %d places is TN_EMEMORY", n);
-    is_i64(tni_alloc_live(), live, "and leaks nothing");
-    ok(!tn_set_threads(0), "threads as before");
-}
-
 int main(void) {
     static const tn_dtype index_dtypes[] = {TN_U8, TN_U16, TN_U32, TN_U64,
                                             TN_I8, TN_I16, TN_I32, TN_I64};
@@ -428,7 +410,7 @@ int main(void) {
     test_empty();
     test_misuse();
     test_onto();
-    test_memory();
+    memory_each(use_all, NULL, 20);
     tni_pool_shutdown();
     return tap_done();
 }

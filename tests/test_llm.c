@@ -1,6 +1,7 @@
 /* Sessions of llm.h on a tiny model: order of calls, limits, misuse, every failing allocation. */
 #include "base/alloc.h"
 #include "base/mmap.h"
+#include "memory.h"
 #include "tap.h"
 #include "tenon/llm.h"
 #include "tenon/tenon.h"
@@ -202,7 +203,8 @@ static void test_threads(tn_llm *m) {
 
 /* ---- memory ---- */
 
-static int whole_run(void) {
+static int whole_run(int64_t failing, void *ud) {
+    (void)failing, (void)ud;
     tn_llm *m = NULL;
     tn_llm_session *s = NULL;
     tn_llm_token t;
@@ -215,33 +217,6 @@ static int whole_run(void) {
     return status;
 }
 
-static void test_failures(void) {
-    MUST(!tn_set_threads(1));
-    for (int i = 0; i < 20; i++)
-        MUST(!whole_run()); /* what is made once, and kept for checks, stays */
-    tn_memory_clear_cache();
-    int64_t live = tni_alloc_live();
-    int failed = 0, wrong = 0, leaks = 0;
-    bool reached = true;
-    for (int64_t n = 1; reached; n++) {
-        int64_t asked = tni_alloc_count();
-        tni_fail_alloc_at(n);
-        int status = whole_run();
-        reached = tni_alloc_count() - asked >= n;
-        tni_fail_alloc_at(0);
-        tn_memory_clear_cache();
-        failed += status != 0;
-        if (status && (status != TN_EMEMORY || !strstr(tn_error(), "memory")) && !wrong++)
-            diag("allocation %d: status %d, \"%s\"", (int)n, status, tn_error());
-        if (tni_alloc_live() != live && !leaks++)
-            diag("allocation %d leaves %d blocks", (int)n, (int)(tni_alloc_live() - live));
-    }
-    ok(failed > 100, "%d runs failed, by one allocation each", failed);
-    is_i64(wrong, 0, "each with TN_EMEMORY and a sentence");
-    is_i64(leaks, 0, "and without a leak");
-    is_i64(whole_run(), 0, "all is well afterwards");
-}
-
 /* A session that ran out of memory goes on when there is some. */
 static void test_recovery(tn_llm *m) {
     tn_llm_session *s;
@@ -249,6 +224,7 @@ static void test_recovery(tn_llm *m) {
     MUST(!tn_llm_session_new(m, NULL, &s) && !tn_llm_prompt(s, prompt, 5, NULL, NULL));
     MUST(!tn_llm_next(s, NULL, &want) && !tn_llm_next(s, NULL, &want));
     tn_llm_session_free(s);
+    MUST(!tn_set_threads(1));
     int wrong = 0, failed = 0;
     bool reached = true;
     for (int64_t n = 1; reached; n++) {
@@ -269,6 +245,7 @@ static void test_recovery(tn_llm *m) {
         tn_llm_session_free(s);
     }
     ok(failed > 20 && !wrong, "after each of %d failures the session goes on", failed);
+    MUST(!tn_set_threads(0));
 }
 
 static void test_open_errors(void) {
@@ -297,7 +274,7 @@ int main(void) {
     test_threads(m);
     test_recovery(m);
     tn_llm_free(m);
-    test_failures();
+    memory_each(whole_run, NULL, 100);
     test_open_errors();
     drop_folder();
     return tap_done();

@@ -7,21 +7,6 @@
 #include "values.h"
 #include <math.h>
 
-static bool close_to(tn_array *a, tn_array *b) {
-    if (tn_array_status(a) || tn_array_status(b) || tn_size(a) != tn_size(b)) {
-        diag("%s", tn_error());
-        return false;
-    }
-    double *x = values(a), *y = values(b);
-    bool same = true;
-    for (int64_t i = 0; i < tn_size(a) && same; i++)
-        same = fabs(x[i] - y[i]) <= 1e-12 * (1 + fabs(y[i]));
-    free(x), free(y);
-    return same;
-}
-static tn_array *numbers(int64_t n) {
-    return tn_div(tn_arange(1, (double)n + 1, 1, TN_F64), tn_f32(4));
-}
 static tn_array *total(tn_array *a) { return tn_sum(a, TN_ALL, false); }
 
 /* ---- custom_jvp: x y and sin x, whose tangents are said to be 10 times as large ---- */
@@ -69,30 +54,29 @@ static int ruled_grads(tn_list in, tn_array **out, int n_out, void *ud) {
 static void test_jvp(void) {
     rule_ud u = {0};
     TN_SCOPE {
-        tn_array *x = numbers(4), *w = tn_add(numbers(4), tn_f32(2)), *y[2], *t[2], *g[2], *nine[9],
-                 *ten = tn_f32(10);
+        tn_array *x = quarters(4), *w = tn_add(quarters(4), tn_f32(2)), *y[2], *t[2], *g[2],
+                 *nine[9], *ten = tn_f32(10);
         tn_list in = TN_LIST(x, w);
-        ok(!ruled(in, y, 2, &u) && close_to(y[0], tn_mul(x, w)) && close_to(y[1], tn_sin(x)) &&
-               !u.calls,
+        ok(!ruled(in, y, 2, &u) && alike(y[0], tn_mul(x, w)) && alike(y[1], tn_sin(x)) && !u.calls,
            "values are the function's");
         int status = tn_jvp(ruled, &u, in, TN_LIST(w, x), 2, y, t);
         tn_array *squares = tn_add(tn_square(x), tn_square(w));
-        ok(!status && u.calls == 1 && close_to(t[0], tn_mul(squares, ten)) &&
-               close_to(t[1], tn_mul(tn_mul(w, tn_cos(x)), ten)),
+        ok(!status && u.calls == 1 && alike(t[0], tn_mul(squares, ten)) &&
+               alike(t[1], tn_mul(tn_mul(w, tn_cos(x)), ten)),
            "tangents are the rule's");
         /* d/dx of (x w)^2 + sin x through the rule: 10 (2 x w^2 + cos x), by w 20 x^2 w */
         tn_array *by_x = tn_mul(tn_add(tn_mul(tn_mul(x, tn_square(w)), tn_f32(2)), tn_cos(x)), ten),
                  *by_w = tn_mul(tn_mul(tn_square(x), w), tn_f32(20));
         status = ruled_grads(in, g, 2, &u);
-        ok(!status && close_to(g[0], by_x) && close_to(g[1], by_w),
+        ok(!status && alike(g[0], by_x) && alike(g[1], by_w),
            "gradients are the rule's, transposed");
         /* 10 (2 y w + cos x) once more, y = x w by its rule; the rule's own cos x as it is */
         g[0] = tn_grad(ruled_slope, &u, in, 0);
         tn_array *want = tn_sub(tn_mul(tn_square(w), tn_f32(200)), tn_mul(tn_sin(x), ten));
-        ok(close_to(g[0], want), "gradient of the gradient");
+        ok(alike(g[0], want), "gradient of the gradient");
         tn_compiled *c = tn_compile(ruled_grads, &u, 2, NULL);
         for (int run = 0; run < 2; run++)
-            ok(!tn_compiled_call(c, in, g) && close_to(g[0], by_x) && close_to(g[1], by_w),
+            ok(!tn_compiled_call(c, in, g) && alike(g[0], by_x) && alike(g[1], by_w),
                "gradients, compiled");
         tn_compiled_free(c);
         tn_array *many = tn_stack(TN_LIST(x, w), 0), *m[2], *half = tn_slice_axis(w, 0, 0, 1);
@@ -101,13 +85,13 @@ static void test_jvp(void) {
         ok(!status, "gradients under vmap %s", status ? tn_error() : "");
         for (int b = 0; b < 2 && !status; b++) {
             tn_list one = TN_LIST(b ? w : x, half);
-            ok(!ruled_grads(one, g, 2, &u) && close_to(tn_take(m[0], tn_i32(b), 0), g[0]) &&
-                   close_to(tn_take(m[1], tn_i32(b), 0), g[1]),
+            ok(!ruled_grads(one, g, 2, &u) && alike(tn_take(m[0], tn_i32(b), 0), g[0]) &&
+                   alike(tn_take(m[1], tn_i32(b), 0), g[1]),
                "as one after the other");
         }
         u.fault = 3;
-        ok(!tn_jvp(ruled, &u, in, TN_LIST(w, x), 2, y, t) && close_to(t[1], tn_zeros_like(x)) &&
-               !ruled_grads(in, g, 2, &u) && close_to(g[1], by_w),
+        ok(!tn_jvp(ruled, &u, in, TN_LIST(w, x), 2, y, t) && alike(t[1], tn_zeros_like(x)) &&
+               !ruled_grads(in, g, 2, &u) && alike(g[1], by_w),
            "a tangent left NULL is zero");
         static const struct {
             int status;
@@ -138,7 +122,7 @@ static int memory_run(int64_t n, bool *reached, bool *clean) {
     int status = 0;
     rule_ud u = {0};
     TN_SCOPE {
-        tn_array *x = numbers(3), *w = numbers(3), *y[2], *t[2], *g[2];
+        tn_array *x = quarters(3), *w = quarters(3), *y[2], *t[2], *g[2];
         int64_t asked = tni_alloc_count();
         tni_fail_alloc_at(n);
         status = tn_jvp(ruled, &u, TN_LIST(x, w), TN_LIST(x, x), 2, y, t);
@@ -310,17 +294,17 @@ static void test_functions(void) {
         for (fault f = FAILS_MUTE; f < FAULTS; f++)
             TN_SCOPE {
                 fn_ud u = {f, 0};
-                tn_array *x = numbers(5), *y = NULL;
+                tn_array *x = quarters(5), *y = NULL;
                 int status = transforms[t].run(&u, x, &y);
                 if (f == PEEKS) {
-                    ok(!status && u.peeked == TN_ESTATE && close_to(y, total(tn_square(x))),
+                    ok(!status && u.peeked == TN_ESTATE && alike(y, total(tn_square(x))),
                        "%s: evaluation inside is refused, and does no harm", transforms[t].name);
                     continue;
                 }
                 ok(status == outcomes[f].status && strstr(tn_error(), outcomes[f].text), "%s: %s",
                    transforms[t].name, tn_error());
                 u.f = FINE;
-                ok(!transforms[t].run(&u, x, &y) && close_to(y, total(tn_square(x))),
+                ok(!transforms[t].run(&u, x, &y) && alike(y, total(tn_square(x))),
                    "%s: and then it works", transforms[t].name);
             }
 }
@@ -370,21 +354,21 @@ static void test_kept(void) {
     kept_ud u = {0};
     for (int k = 0; k < 2; k++)
         TN_SCOPE {
-            tn_array *x = numbers(4), *y, *g;
+            tn_array *x = quarters(4), *y, *g;
             u.status = 0;
             int status = tn_vjp(fns[k], &u, TN_LIST(x), TN_LIST(x), &y, &g);
-            ok(!status && u.status == TN_ESTATE && close_to(g, tn_mul(x, tn_cos(x))),
+            ok(!status && u.status == TN_ESTATE && alike(g, tn_mul(x, tn_cos(x))),
                "backwards: what the function kept cannot be had in the rule");
-            ok(!tn_eval(TN_LIST(u.middle)) && close_to(u.middle, tn_sin(x)), "but afterwards");
+            ok(!tn_eval(TN_LIST(u.middle)) && alike(u.middle, tn_sin(x)), "but afterwards");
             u.status = 0;
             status = tn_jvp(fns[k], &u, TN_LIST(x), TN_LIST(x), 1, &y, &g);
-            ok(!status && u.status == TN_ESTATE && close_to(g, tn_mul(x, tn_cos(x))), "forwards");
-            ok(!tn_eval(TN_LIST(u.middle)) && close_to(u.middle, tn_sin(x)), "and afterwards");
+            ok(!status && u.status == TN_ESTATE && alike(g, tn_mul(x, tn_cos(x))), "forwards");
+            ok(!tn_eval(TN_LIST(u.middle)) && alike(u.middle, tn_sin(x)), "and afterwards");
         }
     TN_SCOPE {
-        tn_array *x = numbers(4), *y;
+        tn_array *x = quarters(4), *y;
         int status = tn_vmap(with_vmap, &u, TN_LIST(x), TN_ALL, 1, TN_ALL, &y);
-        ok(!status && u.status == TN_ESTATE && close_to(y, tn_sin(x)), "vmap");
+        ok(!status && u.status == TN_ESTATE && alike(y, tn_sin(x)), "vmap");
         ok(tn_eval(TN_LIST(u.middle)) == TN_ESTATE &&
                strstr(tn_error(), "after the function had returned"),
            "one of many is no value afterwards: %s", tn_error());
@@ -419,13 +403,13 @@ static void test_shapes(void) {
     int runs = 0;
     tn_array *log = NULL, *y, *g;
     TN_SCOPE {
-        tn_array *x = numbers(3);
+        tn_array *x = quarters(3);
         int status = tn_vjp(grows_checkpointed, &runs, TN_LIST(x), TN_LIST(x), &y, &g);
         ok(status == TN_ESHAPE && runs == 2 &&
                strstr(tn_error(),
                       "checkpoint: result 0 was [3] float64 and is [6] float64 when run again"),
            "another shape when run again: %s", tn_error());
-        (void)!tn_assign(&log, numbers(1));
+        (void)!tn_assign(&log, quarters(1));
         tn_array **const slots[] = {&log};
         tn_compiled *c = tn_compile(appends, &log, 1, TN_OPT(tn_compile_opt, .state = {slots, 1}));
         double want = 0.25;
@@ -442,7 +426,7 @@ static void test_shapes(void) {
             tn_array *before = tn_astype(log, TN_F64);
             status = tn_eval(TN_LIST(before));
             if (!status) status = tn_compiled_call(c, TN_LIST(x), &y);
-            ok(!status && tn_dtype_of(log) == TN_I32 && close_to(y, tn_mul(x, total(before))),
+            ok(!status && tn_dtype_of(log) == TN_I32 && alike(y, tn_mul(x, total(before))),
                "state of another dtype, call %d", i);
         }
         tn_compiled_free(c);

@@ -2,31 +2,15 @@
  * of one element at a time with the scalar kernels, on every ISA this machine has, with one
  * thread and with several; reductions against the order that cpu_reduce.c promises. */
 #include "base/alloc.h"
-#include "base/cpu.h"
 #include "base/thread.h"
 #include "cpu/cpu_program.h"
-#include "cpu/vm.h"
+#include "isas.h"
 #include "random.h"
 #include "rows.h"
 #include "tap.h"
 #include "tenon/status.h"
 #include <math.h>
 #include <stdlib.h>
-
-static const tni_vm_isa *isas[4];
-static int n_isas;
-
-static void find_isas(void) {
-    const tni_cpu *c = tni_cpu_info();
-    (void)c;
-    isas[n_isas++] = tni_vm_ref();
-#if defined(__x86_64__)
-    if (c->avx2) isas[n_isas++] = tni_vm_avx2();
-    if (c->avx512) isas[n_isas++] = tni_vm_avx512();
-#elif defined(__aarch64__)
-    isas[n_isas++] = tni_vm_neon();
-#endif
-}
 
 /* ---- Buffers: an operand's memory with room around it that must not change ------------------ */
 

@@ -6,11 +6,10 @@
  * The reference is double libm (at most 2^-51 relative, 1e-8 of an f32 ULP). f64 and complex
  * functions are the C library's own, except the ones in test_f64 and test_c64.
  * A float row without a reference here fails the test. */
-#include "base/cpu.h"
 #include "base/half.h"
 #include "base/thread.h"
 #include "cpu/cpu_program.h"
-#include "cpu/vm.h"
+#include "isas.h"
 #include "random.h"
 #include "rows.h"
 #include "tap.h"
@@ -18,20 +17,6 @@
 #include <math.h>
 
 static double unit(void) { return (double)(rnd() >> 11) * 0x1p-53; }
-
-static const tni_vm_isa *isas[4];
-static int n_isas;
-static void find_isas(void) {
-    const tni_cpu *c = tni_cpu_info();
-    isas[n_isas++] = tni_vm_ref();
-    (void)c;
-#if defined(__x86_64__)
-    if (c->avx2) isas[n_isas++] = tni_vm_avx2();
-    if (c->avx512) isas[n_isas++] = tni_vm_avx512();
-#elif defined(__aarch64__)
-    isas[n_isas++] = tni_vm_neon();
-#endif
-}
 
 /* ---- References ------------------------------------------------------------------------------ */
 

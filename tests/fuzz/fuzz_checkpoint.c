@@ -2,16 +2,9 @@
  * and dtypes of the model and saves again; what does not changes nothing. Bytes that begin like
  * JSON are a header up to the first NUL and data after it. */
 #include "base/alloc.h"
+#include "fuzz.h"
 #include "nn/optim.h"
-#include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(x)                                                                                    \
-    do {                                                                                           \
-        if (!(x)) abort();                                                                         \
-    } while (0)
 
 typedef struct fuzz_net {
     tn_params *p;
@@ -52,21 +45,9 @@ static void fuzz_file(const uint8_t *data, size_t size) {
     tni_st_free(s);
 }
 
-static void fuzz_text(const uint8_t *data, size_t size) {
-    const uint8_t *nul = memchr(data, 0, size);
-    size_t n = nul ? (size_t)(nul - data) : size, rest = nul ? size - n - 1 : 0;
-    uint8_t *file = malloc(8 + n + rest);
-    MUST(file);
-    for (int i = 0; i < 8; i++) file[i] = (uint8_t)((uint64_t)n >> 8 * i);
-    memcpy(file + 8, data, n);
-    if (rest) memcpy(file + 8 + n, nul + 1, rest);
-    fuzz_file(file, 8 + n + rest);
-    free(file);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size && data[0] == '{')
-        fuzz_text(data, size);
+        fuzz_with_header(data, size, fuzz_file);
     else
         fuzz_file(data, size);
     return 0;

@@ -2,10 +2,9 @@
  * sentence, or the model runs. */
 #include "../tiny_model.h"
 #include "base/alloc.h"
+#include "fuzz.h"
 #include "llm/load.h"
 #include "tenon/llm.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void fuzz_run(tn_llm *m) {
     const int32_t ids[3] = {1, 2, 3};

@@ -1,12 +1,10 @@
 /* Any bytes as lines of training examples; the first byte chooses the options. What is read must
  * be whole examples of the vocabulary's tokens, what is refused must leave nothing. */
 #include "base/alloc.h"
+#include "fuzz.h"
 #include "llm/dataset.h"
 #include "tenon/tenon.h"
 #include "tiny_text.h"
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const tn_llm *fuzz_model(void) {
     static tn_llm *m;

@@ -3,17 +3,11 @@
  * is run and differentiated when it is small. */
 #include "base/alloc.h"
 #include "core/array.h"
+#include "fuzz.h"
 #include "tenon/tenon.h"
 #include "trans/export.h"
 #include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define MUST(x)                                                                                    \
-    do {                                                                                           \
-        if (!(x)) abort();                                                                         \
-    } while (0)
 
 enum { FUZZ_ELEMENTS = 5000, FUZZ_NODES = 200, FUZZ_MOST = 8 };
 

@@ -1,13 +1,12 @@
 /* Any bytes as a GGUF file: opening, every question about every key and tensor, widening and
  * repacking of what is small. A file that opens must be safe to read all of. */
 #include "base/alloc.h"
+#include "fuzz.h"
 #include "io/gguf.h"
 #include <stdlib.h>
 #include <string.h>
 
 enum { FUZZ_VALUES = 1 << 14, FUZZ_ITEMS = 1 << 12 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* Reads every byte, for the sanitizer. */
 static void fuzz_touch(const void *p, size_t n) {

@@ -2,11 +2,10 @@
  * comes after it the messages; without such a line the messages are fixed ones. A first
  * byte of 'T' renders the template with tools and other variables too. */
 #include "base/alloc.h"
+#include "fuzz.h"
 #include "llm/template.h"
 #include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const char fixed[] =
     "[{\"role\":\"system\",\"content\":\"Be <|im_end|>\"},"

@@ -3,13 +3,12 @@
  * that loads must encode any text, valid UTF-8 or not, to ids of its vocabulary, decode them to
  * UTF-8, and give the same text token by token. */
 #include "base/alloc.h"
+#include "fuzz.h"
 #include "llm/tokenizer.h"
 #include <stdlib.h>
 #include <string.h>
 
 enum { FUZZ_TEXT = 4096 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void fuzz_valid(const tni_str *s, size_t from) {
     uint32_t c;
