@@ -1,50 +1,14 @@
 """tn_vmap against mx.vmap: axes in and out, nested, of gradients and under them."""
 
-import ctypes as c
-
 import mlx.core as mx
 import numpy as np
 import pytest
 
 import tn
 from test_structural import scope  # noqa: F401
+from tn_trans import grad, vmap
 
 RNG = np.random.default_rng(3)
-FNS = c.CFUNCTYPE(c.c_int, tn.List, c.POINTER(c.c_void_p), c.c_int, c.c_void_p)
-UNMAPPED = -2**63
-
-
-def fns(f):
-    """A Python function of tn.Arrays as a tn_fns of one result."""
-    def call(x, out, n_out, ud):
-        out[0] = tn.operand(f(*[tn.Array(x.v[i]) for i in range(x.n)]))
-        return 0
-    return FNS(call)
-
-
-def run(name, f, *args):
-    """A transform whose first argument is the function and whose last is one result."""
-    back, out = fns(f), (c.c_void_p * 1)()
-    tn.check(tn.call(name, c.cast(back, c.c_void_p), None, *args, c.cast(out, c.c_void_p)))
-    return tn.Array(out[0])
-
-
-def vmap(f, axes=(0,), to=0):
-    axes = [UNMAPPED if a is None else a for a in axes]
-    return lambda *x: run("vmap", f, list(x), axes, 1, [to])
-
-
-def grad(f, which=0):
-    """Of one number by argument `which`."""
-    def g(*x):
-        value, grads = (c.c_void_p * 1)(), (c.c_void_p * 1)()
-        at = (c.c_int * 1)(which)
-        back = fns(f)
-        tn.check(tn.call("value_and_grad_of", c.cast(back, c.c_void_p), None, list(x),
-                         c.addressof(at), 1, 1, c.cast(value, c.c_void_p), c.cast(grads, c.c_void_p)))
-        return tn.Array(grads[0])
-    return g
-
 
 CASES = {
     "matmul": (lambda a, b: tn.matmul(a, b), lambda a, b: a @ b, [(3, 4), (4, 2)]),

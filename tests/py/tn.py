@@ -75,6 +75,8 @@ class ConvOpt(c.Structure):
 class Array:
     """A handle; it dies with the scope it was made in."""
 
+    __array_ufunc__ = None   # NumPy's operators leave it to those below
+
     def __init__(self, p):
         self.p = p
 
@@ -94,6 +96,36 @@ class Array:
     @property
     def error(self):
         return lib.tn_array_error(self.p).decode()
+
+    def __add__(self, b):
+        return call("add", self, b)
+
+    def __radd__(self, a):
+        return call("add", a, self)
+
+    def __sub__(self, b):
+        return call("sub", self, b)
+
+    def __rsub__(self, a):
+        return call("sub", a, self)
+
+    def __mul__(self, b):
+        return call("mul", self, b)
+
+    def __rmul__(self, a):
+        return call("mul", a, self)
+
+    def __truediv__(self, b):
+        return call("div", self, b)
+
+    def __rtruediv__(self, a):
+        return call("div", a, self)
+
+    def __matmul__(self, b):
+        return call("matmul", self, b)
+
+    def __neg__(self):
+        return call("neg", self)
 
 
 # ---- bfloat16 ------------------------------------------------------------------------------------

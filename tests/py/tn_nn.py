@@ -17,6 +17,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 import tn
+from tn_trans import FNS
 
 KINDS = {"size_t": c.c_size_t, "double": c.c_double, "bool": c.c_bool, "int": c.c_int,
          "int64_t": c.c_int64, "tn_ints": tn.Ints, "tn_spatial": tn.Spatial,
@@ -42,7 +43,6 @@ def _structs():
 
 
 STRUCTS = _structs()
-FNS = c.CFUNCTYPE(c.c_int, tn.List, c.POINTER(c.c_void_p), c.c_int, c.c_void_p)
 
 
 def options(name, **given):
