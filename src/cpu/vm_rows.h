@@ -2,7 +2,8 @@
  * them, ew_CLS. Included by vm_tile_isa.c once per class, with
  *   CLS   the class's suffix           T    how a value is stored
  *   U     how an expression sees it    RE_T what abs, real and imag store
- *   HAS_dom  1 for each dtype rule of elementwise.def whose ops compute in the class
+ *   HAS_dom  1 for each dtype rule of elementwise.def whose ops compute in the class; 0 for the
+ *            others. They stay defined, for the next class.
  * The f32 class is expanded over vectors (V_ROWS). No include guard on purpose. */
 
 #define ROW_FN(name) W_CAT(W_CAT(k_, name), W_CAT(_, CLS))
@@ -151,15 +152,3 @@ static const tni_ew_fn W_CAT(ew_, CLS)[TNI_EW_COUNT] = {
 #undef T
 #undef U
 #undef RE_T
-#undef HAS_NUM
-#undef HAS_SIG
-#undef HAS_REAL
-#undef HAS_FLT
-#undef HAS_FLTR
-#undef HAS_RE
-#undef HAS_CMP
-#undef HAS_TEST
-#undef HAS_LOG
-#undef HAS_INT
-#undef HAS_SHF
-#undef HAS_SEL

@@ -11,29 +11,8 @@
 #endif
 
 /* clang-format off */
-#define CLS b
-#define T uint8_t
-#define U uint8_t
-#define RE_T uint8_t
-#define HAS_NUM 1
-#define HAS_SIG 0
-#define HAS_REAL 1
-#define HAS_FLT 0
-#define HAS_FLTR 0
-#define HAS_RE 1
-#define HAS_CMP 1
-#define HAS_TEST 1
-#define HAS_LOG 1
-#define HAS_INT 1
-#define HAS_SHF 0
-#define HAS_SEL 1
-#define ROW_FIX(x) ((uint8_t)((x) != 0))
-#include "cpu/vm_rows.h"
+/* ---- integers ---- */
 
-#define CLS i32
-#define T int32_t
-#define U uint32_t
-#define RE_T int32_t
 #define HAS_NUM 1
 #define HAS_SIG 1
 #define HAS_REAL 1
@@ -46,6 +25,11 @@
 #define HAS_INT 1
 #define HAS_SHF 1
 #define HAS_SEL 1
+
+#define CLS i32
+#define T int32_t
+#define U uint32_t
+#define RE_T int32_t
 #define ROW_FIX(x) (x)
 #include "cpu/vm_rows.h"
 
@@ -53,18 +37,6 @@
 #define T uint32_t
 #define U uint32_t
 #define RE_T uint32_t
-#define HAS_NUM 1
-#define HAS_SIG 1
-#define HAS_REAL 1
-#define HAS_FLT 0
-#define HAS_FLTR 0
-#define HAS_RE 1
-#define HAS_CMP 1
-#define HAS_TEST 1
-#define HAS_LOG 0
-#define HAS_INT 1
-#define HAS_SHF 1
-#define HAS_SEL 1
 #define ROW_FIX(x) (x)
 #include "cpu/vm_rows.h"
 
@@ -72,18 +44,6 @@
 #define T int64_t
 #define U uint64_t
 #define RE_T int64_t
-#define HAS_NUM 1
-#define HAS_SIG 1
-#define HAS_REAL 1
-#define HAS_FLT 0
-#define HAS_FLTR 0
-#define HAS_RE 1
-#define HAS_CMP 1
-#define HAS_TEST 1
-#define HAS_LOG 0
-#define HAS_INT 1
-#define HAS_SHF 1
-#define HAS_SEL 1
 #define ROW_FIX(x) (x)
 #include "cpu/vm_rows.h"
 
@@ -91,56 +51,42 @@
 #define T uint64_t
 #define U uint64_t
 #define RE_T uint64_t
-#define HAS_NUM 1
-#define HAS_SIG 1
-#define HAS_REAL 1
-#define HAS_FLT 0
-#define HAS_FLTR 0
-#define HAS_RE 1
-#define HAS_CMP 1
-#define HAS_TEST 1
-#define HAS_LOG 0
-#define HAS_INT 1
-#define HAS_SHF 1
-#define HAS_SEL 1
 #define ROW_FIX(x) (x)
 #include "cpu/vm_rows.h"
+
+/* ---- bool: no sign, no shifts, but logic ---- */
+
+#undef HAS_SIG
+#undef HAS_LOG
+#undef HAS_SHF
+#define HAS_SIG 0
+#define HAS_LOG 1
+#define HAS_SHF 0
+
+#define CLS b
+#define T uint8_t
+#define U uint8_t
+#define RE_T uint8_t
+#define ROW_FIX(x) ((uint8_t)((x) != 0))
+#include "cpu/vm_rows.h"
+
+/* ---- floats; f32 over vectors ---- */
+
+#undef HAS_SIG
+#undef HAS_FLT
+#undef HAS_FLTR
+#undef HAS_LOG
+#undef HAS_INT
+#define HAS_SIG 1
+#define HAS_FLT 1
+#define HAS_FLTR 1
+#define HAS_LOG 0
+#define HAS_INT 0
 
 #define CLS f64
 #define T double
 #define U double
 #define RE_T double
-#define HAS_NUM 1
-#define HAS_SIG 1
-#define HAS_REAL 1
-#define HAS_FLT 1
-#define HAS_FLTR 1
-#define HAS_RE 1
-#define HAS_CMP 1
-#define HAS_TEST 1
-#define HAS_LOG 0
-#define HAS_INT 0
-#define HAS_SHF 0
-#define HAS_SEL 1
-#define ROW_FIX(x) (x)
-#include "cpu/vm_rows.h"
-
-#define CLS c64
-#define T v_c64
-#define U v_c64
-#define RE_T float
-#define HAS_NUM 1
-#define HAS_SIG 1
-#define HAS_REAL 0
-#define HAS_FLT 1
-#define HAS_FLTR 0
-#define HAS_RE 1
-#define HAS_CMP 1
-#define HAS_TEST 1
-#define HAS_LOG 0
-#define HAS_INT 0
-#define HAS_SHF 0
-#define HAS_SEL 1
 #define ROW_FIX(x) (x)
 #include "cpu/vm_rows.h"
 
@@ -149,18 +95,21 @@
 #define T float
 #define U vf
 #define RE_T float
-#define HAS_NUM 1
-#define HAS_SIG 1
-#define HAS_REAL 1
-#define HAS_FLT 1
-#define HAS_FLTR 1
-#define HAS_RE 1
-#define HAS_CMP 1
-#define HAS_TEST 1
-#define HAS_LOG 0
-#define HAS_INT 0
-#define HAS_SHF 0
-#define HAS_SEL 1
+#include "cpu/vm_rows.h"
+#undef V_ROWS
+
+/* ---- complex numbers ---- */
+
+#undef HAS_REAL
+#undef HAS_FLTR
+#define HAS_REAL 0
+#define HAS_FLTR 0
+
+#define CLS c64
+#define T v_c64
+#define U v_c64
+#define RE_T float
+#define ROW_FIX(x) (x)
 #include "cpu/vm_rows.h"
 /* clang-format on */
 

@@ -48,6 +48,14 @@ static int pre_split(const tok_pre *p, tok_cursor *c, tok_words *w, tok_span spa
     return status;
 }
 
+/* The words' text becomes `text`, unless there was no memory for it. */
+static int pre_replace(tok_words *w, tni_str text, int status) {
+    tni_str_free(status ? &text : &w->text);
+    if (status) return tni_fail_memory(w->text.n, "cutting text");
+    w->text = text;
+    return 0;
+}
+
 /* A space before every span that does not begin with one. */
 static int pre_spaces(tok_words *w) {
     tni_str text = {0};
@@ -59,13 +67,7 @@ static int pre_spaces(tok_words *w) {
         if (!status) status = tni_str_append(&text, w->text.v + s->begin, s->end - s->begin);
         *s = (tok_span){begin, text.n};
     }
-    if (status) {
-        tni_str_free(&text);
-        return tni_fail_memory(w->text.n, "cutting text");
-    }
-    tni_str_free(&w->text);
-    w->text = text;
-    return 0;
+    return pre_replace(w, text, status);
 }
 
 /* The tokenizer's sign in place of every space and, if so wished, in front. */
@@ -88,13 +90,7 @@ static int pre_metaspace(const tok_pre *p, tok_words *w, bool first) {
         }
         *s = (tok_span){begin, text.n};
     }
-    if (status) {
-        tni_str_free(&text);
-        return tni_fail_memory(w->text.n, "cutting text");
-    }
-    tni_str_free(&w->text);
-    w->text = text;
-    return 0;
+    return pre_replace(w, text, status);
 }
 
 int tni_tok_pretokenize(const tni_tok *t, tok_cursor *c, tok_words *w, bool first) {

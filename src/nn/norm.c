@@ -5,26 +5,31 @@
 #include "nn/params.h"
 #include <math.h>
 
-/* ---- layer norm, RMS norm ---- */
-
-static int norm_eps(const char *layer, const tn_nn_norm_opt *o, double *eps) {
-    *eps = o->eps == 0 ? 1e-5 : o->eps;
-    return *eps > 0 ? 0 : tni_fail(TN_EVALUE, "%s: eps of %g; it must be above 0", layer, *eps);
+/* The options of a layer of so many `what`, checked. */
+static int norm_options(const char *layer, const char *what, int64_t dims,
+                        const tn_nn_norm_opt *opt, tn_nn_norm_opt *o) {
+    TNI_OPTIONS(*o, opt);
+    if (o->eps == 0) o->eps = 1e-5;
+    if (!(o->eps > 0))
+        return tni_fail(TN_EVALUE, "%s: eps of %g; it must be above 0", layer, o->eps);
+    return tni_layer_size(layer, what, dims);
 }
+
+static void norm_add_affine(tni_layer *b, int64_t dims, bool bias, tn_array **w, tn_array **c) {
+    tni_layer_add(b, "weight", w, tn_ones(TN_SHAPE(dims), TN_F32));
+    if (bias) tni_layer_add(b, "bias", c, tn_zeros(TN_SHAPE(dims), TN_F32));
+}
+
+/* ---- layer norm, RMS norm ---- */
 
 int tn_nn_layer_norm_init(tn_nn_layer_norm *l, tn_params *p, const char *name, int64_t dims,
                           const tn_nn_norm_opt *opt) {
-    *l = (tn_nn_layer_norm){0};
     tn_nn_norm_opt o;
-    TNI_OPTIONS(o, opt);
-    int status = norm_eps("layer_norm", &o, &l->eps);
-    if (!status) status = tni_layer_size("layer_norm", "dimensions", dims);
+    int status = norm_options("layer_norm", "dimensions", dims, opt, &o);
+    *l = (tn_nn_layer_norm){.eps = o.eps};
     if (status) return status;
     tni_layer b = tni_layer_begin(p, name, status);
-    if (!o.no_affine) {
-        tni_layer_add(&b, "weight", &l->weight, tn_ones(TN_SHAPE(dims), TN_F32));
-        if (!o.no_bias) tni_layer_add(&b, "bias", &l->bias, tn_zeros(TN_SHAPE(dims), TN_F32));
-    }
+    if (!o.no_affine) norm_add_affine(&b, dims, !o.no_bias, &l->weight, &l->bias);
     return tni_layer_end(&b);
 }
 
@@ -34,11 +39,9 @@ tn_array *tn_nn_layer_norm_call(const tn_nn_layer_norm *l, tn_array *x) {
 
 int tn_nn_rms_norm_init(tn_nn_rms_norm *l, tn_params *p, const char *name, int64_t dims,
                         const tn_nn_norm_opt *opt) {
-    *l = (tn_nn_rms_norm){0};
     tn_nn_norm_opt o;
-    TNI_OPTIONS(o, opt);
-    int status = norm_eps("rms_norm", &o, &l->eps);
-    if (!status) status = tni_layer_size("rms_norm", "dimensions", dims);
+    int status = norm_options("rms_norm", "dimensions", dims, opt, &o);
+    *l = (tn_nn_rms_norm){.eps = o.eps};
     if (status) return status;
     tni_layer b = tni_layer_begin(p, name, status);
     tni_layer_add(&b, "weight", &l->weight, tn_ones(TN_SHAPE(dims), TN_F32));
@@ -87,11 +90,6 @@ static tn_array *norm_check(const char *op, tn_array *x, int least, int64_t dims
     return NULL;
 }
 
-static void norm_add_affine(tni_layer *b, int64_t dims, bool bias, tn_array **w, tn_array **c) {
-    tni_layer_add(b, "weight", w, tn_ones(TN_SHAPE(dims), TN_F32));
-    if (bias) tni_layer_add(b, "bias", c, tn_zeros(TN_SHAPE(dims), TN_F32));
-}
-
 /* Axes from..to, both included. */
 static tn_ints norm_axes(int64_t *v, int from, int to) {
     int n = 0;
@@ -108,12 +106,12 @@ static void norm_add_fixed(tni_layer *b, const char *name, tn_array **slot, tn_a
 
 int tn_nn_batch_norm_init(tn_nn_batch_norm *l, tn_params *p, const char *name, int64_t dims,
                           const tn_nn_norm_opt *opt) {
-    *l = (tn_nn_batch_norm){0};
     tn_nn_norm_opt o;
-    TNI_OPTIONS(o, opt);
-    l->momentum = o.momentum == 0 ? 0.1 : o.momentum < 0 ? 0 : o.momentum;
-    int status = norm_eps("batch_norm", &o, &l->eps);
-    if (!status) status = tni_layer_size("batch_norm", "channels", dims);
+    int status = norm_options("batch_norm", "channels", dims, opt, &o);
+    *l = (tn_nn_batch_norm){.eps = o.eps,
+                            .momentum = o.momentum == 0  ? 0.1
+                                        : o.momentum < 0 ? 0
+                                                         : o.momentum};
     if (!status && !(l->momentum <= 1))
         status = tni_fail(TN_EVALUE, "batch_norm: momentum of %g; 1 at most", l->momentum);
     if (status) return status;
@@ -166,11 +164,10 @@ tn_array *tn_nn_batch_norm_call(tn_nn_batch_norm *l, tn_array *x, bool training)
 int tn_nn_group_norm_init(tn_nn_group_norm *l, tn_params *p, const char *name, int64_t groups,
                           int64_t dims, const tn_nn_norm_opt *opt) {
     tn_nn_norm_opt o;
-    TNI_OPTIONS(o, opt);
-    *l = (tn_nn_group_norm){.groups = groups, .dims = dims, .neighbours = o.pytorch_compatible};
-    int status = norm_eps("group_norm", &o, &l->eps);
+    int status = norm_options("group_norm", "channels", dims, opt, &o);
+    *l = (tn_nn_group_norm){
+        .groups = groups, .dims = dims, .neighbours = o.pytorch_compatible, .eps = o.eps};
     if (!status) status = tni_layer_size("group_norm", "groups", groups);
-    if (!status) status = tni_layer_size("group_norm", "channels", dims);
     if (!status && dims % groups)
         status = tni_fail(TN_EVALUE, "group_norm: %lld channels do not divide into %lld groups",
                           (long long)dims, (long long)groups);
@@ -193,11 +190,9 @@ tn_array *tn_nn_group_norm_call(const tn_nn_group_norm *l, tn_array *x) {
 
 int tn_nn_instance_norm_init(tn_nn_instance_norm *l, tn_params *p, const char *name, int64_t dims,
                              const tn_nn_norm_opt *opt) {
-    *l = (tn_nn_instance_norm){0};
     tn_nn_norm_opt o;
-    TNI_OPTIONS(o, opt);
-    int status = norm_eps("instance_norm", &o, &l->eps);
-    if (!status) status = tni_layer_size("instance_norm", "channels", dims);
+    int status = norm_options("instance_norm", "channels", dims, opt, &o);
+    *l = (tn_nn_instance_norm){.eps = o.eps};
     if (status) return status;
     tni_layer b = tni_layer_begin(p, name, status);
     if (o.affine) norm_add_affine(&b, dims, true, &l->weight, &l->bias);

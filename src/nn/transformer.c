@@ -227,6 +227,26 @@ static int transformer_layers(tn_params *p, int n, size_t size, void **layers) {
     return *layers ? 0 : TN_EMEMORY;
 }
 
+/* Makes the layers of a stack, which are all of one kind. */
+static void transformer_fill(tni_layer *b, void *layers, bool decoder, int n, int64_t dims,
+                             int heads, const tn_nn_transformer_opt *opt) {
+    for (int i = 0; i < n && !b->status; i++) {
+        char name[32];
+        int first = tn_params_count(b->p);
+        snprintf(name, sizeof name, "layers.%d", i);
+        tn_nn_transformer_encoder_layer *e = layers;
+        tn_nn_transformer_decoder_layer *d = layers;
+        b->status = decoder
+                        ? tn_nn_transformer_decoder_layer_init(&d[i], b->p, name, dims, heads, opt)
+                        : tn_nn_transformer_encoder_layer_init(&e[i], b->p, name, dims, heads, opt);
+        if (b->status) return;
+        void *layer = decoder ? (void *)&d[i] : &e[i];
+        void *record = transformer_record(b->p, first, layer, decoder);
+        *(decoder ? &d[i].again : &e[i].again) = record;
+        if (!record) b->status = TN_EMEMORY;
+    }
+}
+
 int tn_nn_transformer_encoder_init(tn_nn_transformer_encoder *l, tn_params *p, const char *name,
                                    int n, int64_t dims, int heads,
                                    const tn_nn_transformer_opt *opt) {
@@ -234,15 +254,7 @@ int tn_nn_transformer_encoder_init(tn_nn_transformer_encoder *l, tn_params *p, c
     int status = transformer_layers(p, n, sizeof *l->layers, &layers);
     *l = (tn_nn_transformer_encoder){.layers = layers, .n = status ? 0 : n};
     tni_layer b = tni_layer_begin(p, name, status);
-    for (int i = 0; i < n && !b.status; i++) {
-        char text[32];
-        int first = tn_params_count(p);
-        snprintf(text, sizeof text, "layers.%d", i);
-        tn_nn_transformer_encoder_layer *k = &l->layers[i];
-        b.status = tn_nn_transformer_encoder_layer_init(k, p, text, dims, heads, opt);
-        if (!b.status && !(k->again = transformer_record(p, first, k, false)))
-            b.status = TN_EMEMORY;
-    }
+    transformer_fill(&b, l->layers, false, n, dims, heads, opt);
     transformer_norm(&b, &l->ln, "ln", dims);
     return tni_layer_end(&b);
 }
@@ -264,14 +276,7 @@ int tn_nn_transformer_decoder_init(tn_nn_transformer_decoder *l, tn_params *p, c
     int status = transformer_layers(p, n, sizeof *l->layers, &layers);
     *l = (tn_nn_transformer_decoder){.layers = layers, .n = status ? 0 : n};
     tni_layer b = tni_layer_begin(p, name, status);
-    for (int i = 0; i < n && !b.status; i++) {
-        char text[32];
-        int first = tn_params_count(p);
-        snprintf(text, sizeof text, "layers.%d", i);
-        tn_nn_transformer_decoder_layer *k = &l->layers[i];
-        b.status = tn_nn_transformer_decoder_layer_init(k, p, text, dims, heads, opt);
-        if (!b.status && !(k->again = transformer_record(p, first, k, true))) b.status = TN_EMEMORY;
-    }
+    transformer_fill(&b, l->layers, true, n, dims, heads, opt);
     transformer_norm(&b, &l->ln, "ln", dims);
     return tni_layer_end(&b);
 }
