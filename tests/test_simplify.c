@@ -67,7 +67,7 @@ static result compare(tn_fns fn, void *ud, tn_list in, int n_out) {
     r.status = tni_trace_open(&t, in.n, in.v);
     if (!r.status) r.status = fn((tn_list){t.tracer, in.n}, out, n_out, ud);
     for (int k = 0; k < n_out; k++) plain[k] = out[k];
-    if (!r.status) r.status = tni_simplify(in.n, t.tracer, n_out, out);
+    if (!r.status) r.status = tni_simplify(in.n, t.tracer, n_out, out, false);
     for (int k = 0; k < n_out && !r.status; k++)
         if (!out[k] || tn_array_status(out[k])) r.status = TN_EINTERNAL;
     if (!r.status) r.status = tn_graph_check((tn_list){out, n_out});
@@ -408,16 +408,18 @@ static void test_ends(void) {
         tn_array *x = data(TN_F32, 0, TN_SHAPE(3)), *lazy = tn_add(x, tn_f32(1));
         tn_array *y = tn_neg(tn_neg(lazy)), *z = tn_neg(tn_neg(x)), *c = tn_mul(x, tn_f32(1));
         tn_array *out[] = {y, z, c, x};
-        ok(!tni_simplify(2, (tn_array *[]){lazy, x}, 4, out), "arguments with and without values");
+        ok(!tni_simplify(2, (tn_array *[]){lazy, x}, 4, out, false),
+           "arguments with and without values");
         ok(out[0] == lazy && out[1] == x && out[2] == x && out[3] == x,
            "results that are arguments");
         out[0] = tn_add(lazy, x);
-        ok(!tni_simplify(0, NULL, 1, out) && tn_is_evaluated(out[0]), "without arguments: a value");
+        ok(!tni_simplify(0, NULL, 1, out, false) && tn_is_evaluated(out[0]),
+           "without arguments: a value");
         out[0] = tn_contiguous(lazy);
-        ok(!tni_simplify(1, &lazy, 1, out) && !tn_is_evaluated(out[0]),
+        ok(!tni_simplify(1, &lazy, 1, out, false) && !tn_is_evaluated(out[0]),
            "an argument is not looked into");
         out[0] = tn_astype(tn_f32(2), TN_F32);
-        ok(out[0]->node && !tni_simplify(0, NULL, 1, out) && !(out[0]->flags & TNI_A_WEAK),
+        ok(out[0]->node && !tni_simplify(0, NULL, 1, out, false) && !(out[0]->flags & TNI_A_WEAK),
            "a strong number stays strong");
         is_i64(tn_dtype_of(tn_mul(out[0], data(TN_F16, 0, TN_SHAPE(2)))), TN_F32, "and decides");
     }
@@ -586,7 +588,7 @@ static void test_chain(void) {
         tn_keep(out[1] = chain(x, 1000000));
         tn_scope_end(s);
         tn_array *held[2] = {out[0], out[1]};
-        ok(!tni_simplify(1, &x, 2, out), "two equal chains of a million ops");
+        ok(!tni_simplify(1, &x, 2, out, false), "two equal chains of a million ops");
         ok(out[0] == out[1] && out[0] != held[0], "are one");
         ok(!tn_graph_check((tn_list){out, 1}), "and fit together");
         tn_drop(held[0]), tn_drop(held[1]);
@@ -617,7 +619,7 @@ static void test_memory(void) {
             int64_t live = tni_alloc_live();
             tn_scope *s = tn_scope_begin();
             tni_fail_alloc_at(n);
-            status = tni_simplify(1, &lazy, 4, out);
+            status = tni_simplify(1, &lazy, 4, out, false);
             tni_fail_alloc_at(0);
             if (status) kept = kept && !memcmp(was, out, sizeof out) && status == TN_EMEMORY;
             tn_scope_end(s);

@@ -607,7 +607,7 @@ TN_API int tn_custom_vmap(tn_fns fn, tn_vmap_rule rule, void *ud, tn_list in, in
  * A compiled function is run once for each signature of its arguments (how many, dtypes, shapes) to
  * see what it computes; from then on its plan is replayed: a list of launches over memory with
  * fixed offsets, without building, planning or allocating anything. It pays when the same small
- * steps come again and again; results are the same bits as without.
+ * steps come again and again; results are the same bits as without, unless `fold` is set.
  *
  *     static int step(tn_list in, tn_array **out, int n_out, void *ud);   may tn_assign to slots
  *     tn_compiled *c = tn_compile(step, &model, 1, TN_OPT(tn_compile_opt, .state = slots));
@@ -620,7 +620,14 @@ TN_API int tn_custom_vmap(tn_fns fn, tn_vmap_rule rule, void *ud, tn_list in, in
  * and more; 0 and 1 are always looked at). It is then run a few times when it is first called, also
  * for larger sizes, and what changes from one to the other is found as for
  * tn_exporter_add_shapeless. From then on new sizes are planned without running fn. Where nothing
- * is found, fn is run for each new set of sizes, as without. */
+ * is found, fn is run for each new set of sizes, as without.
+ *
+ * With `fold`, scales and shifts by constants (one number, or one a channel along the last axis)
+ * are gathered, and scales go into the constant weights of the convolution or matrix product whose
+ * only use they are: batch norm by fixed statistics becomes one shift a channel. Other bits, within
+ * the rounding of what the rows went through; not done where a number is not finite or leaves the
+ * dtype's normal range. Each plan keeps copies of the weights that it changed. Weights that are
+ * arguments or state, or have no value yet, are no constants. */
 
 typedef struct tn_compiled tn_compiled;
 
@@ -630,6 +637,7 @@ typedef struct tn_compile_opt {
     int capacity;   /* plans kept, 32 by default; the one not used for longest makes room */
     bool keep;      /* the plans' memory stays with the function between calls: for large steps */
     bool shapeless; /* other sizes do not make fn another function: see above */
+    bool fold;      /* constant scales go into the weights before them, for inference: see above */
 } tn_compile_opt;
 
 /* fn with n_out results. `ud` and the slots must stay valid while the object lives. NULL with

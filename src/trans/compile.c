@@ -37,6 +37,7 @@ tn_compiled *tn_compile(tn_fns fn, void *ud, int n_out, const tn_compile_opt *op
     c->fn = fn, c->ud = ud, c->n_out = n_out;
     c->state = state, c->n_state = n_state, c->capacity = capacity;
     c->keep = opt && opt->keep, c->shapeless = opt && opt->shapeless;
+    c->fold = opt && opt->fold;
     return c;
 }
 

@@ -55,7 +55,7 @@ struct tn_compiled {
     tn_fns fn;
     void *ud;
     int n_out, n_state, capacity;
-    bool keep, shapeless;
+    bool keep, shapeless, fold;
     tni_buffer *arena; /* with `keep`: the largest so far, for all plans */
     tn_array ***state; /* slots */
     TNI_VEC(compiled_plan *) plans;

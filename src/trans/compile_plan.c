@@ -115,7 +115,7 @@ static void plan_trace_free(plan_trace *r) {
 
 static int plan_simplify(plan_trace *r) {
     for (int k = 0; k < r->n_res; k++) r->simple[k] = r->res[k];
-    int status = tni_simplify(r->t.n, r->t.tracer, r->n_res, r->simple);
+    int status = tni_simplify(r->t.n, r->t.tracer, r->n_res, r->simple, r->c->fold);
     return status ? status : tni_trace_walk(&r->t, r->n_res, r->simple);
 }
 

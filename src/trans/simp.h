@@ -12,6 +12,8 @@ typedef struct tni_simp_entry {
     tn_array *value; /* what stands for it: itself, or its value */
 } tni_simp_entry;
 
+typedef struct tni_simp_fold tni_simp_fold;
+
 typedef struct tni_simp {
     int status;
     uint64_t old_epoch, new_epoch; /* marks of the nodes read and of those made */
@@ -24,6 +26,7 @@ typedef struct tni_simp {
     TNI_VEC(tn_array *) made; /* held until the end */
     tni_simp_entry *table;
     size_t n_entries, cap;
+    tni_simp_fold *fold; /* of the pass that may round otherwise (simplify_fold.c); else NULL */
 } tni_simp;
 
 /* One node with one output, as it would be made. */
@@ -61,5 +64,15 @@ tn_array *tni_simp_ew_rule(tni_simp *s, const tni_simp_op *op);
 tn_array *tni_simp_reduce_rule(tni_simp *s, const tni_simp_op *op);
 /* Whether casts a -> b -> c give what a -> c gives. */
 bool tni_simp_cast_chain(tn_dtype a, tn_dtype b, tn_dtype c);
+
+/* The pass that may round otherwise; all may set the status. _inputs: before node n of the old
+ * graph is made, whose inputs became in[]: notes what n is, or settles what the inputs are.
+ * _output: after that, with what its only result became by itself: what to go on with. _take: what
+ * stands for `a` of the old graph, which became `plain` by itself, where it is used as a value. */
+void tni_simp_fold_open(tni_simp *s, int n_out, tn_array *const *out);
+void tni_simp_fold_inputs(tni_simp *s, const tni_node *n, tn_array **in);
+tn_array *tni_simp_fold_output(tni_simp *s, const tni_node *n, tn_array *y);
+tn_array *tni_simp_fold_take(tni_simp *s, const tn_array *a, tn_array *plain);
+void tni_simp_fold_free(tni_simp *s);
 
 #endif

@@ -115,6 +115,7 @@ static void simplify_node(tni_simp *s, tni_node *n, tn_array **in) {
     tn_array **value = s->value + n->index;
     s->stream = n->stream;
     for (int i = 0; i < n->n_in && !s->status; i++) in[i] = simplify_value(s, n->in[i]);
+    if (s->fold && !s->status) tni_simp_fold_inputs(s, n, in);
     if (s->status) return;
     if (simplify_drops_custom(n)) {
         for (int k = 0; k < n->n_out; k++) value[k] = in[k];
@@ -132,6 +133,7 @@ static void simplify_node(tni_simp *s, tni_node *n, tn_array **in) {
     }
     tni_simp_op op = {n->prim, n->n_in, in, n->params, spec[0].dtype, spec[0].ndim, spec[0].shape};
     value[0] = tni_simp_make(s, &op);
+    if (s->fold && !s->status) value[0] = tni_simp_fold_output(s, n, value[0]);
 }
 
 static void simplify_pass(tni_simp *s) {
@@ -159,6 +161,7 @@ static tn_array *simplify_weakness(tni_simp *s, tn_array *y, uint8_t weak) {
 
 static tn_array *simplify_result(tni_simp *s, tn_array *a) {
     tn_array *y = simplify_value(s, a);
+    if (s->fold && !s->status) y = tni_simp_fold_take(s, a, y);
     if (s->status || !((y->flags ^ a->flags) & TNI_A_WEAK)) return y;
     return simplify_weakness(s, y, a->flags & TNI_A_WEAK);
 }
@@ -183,15 +186,29 @@ static void simplify_free(tni_simp *s) {
     tni_free(s->in);
     tni_free(s->value);
     tni_free(s->table);
+    tni_simp_fold_free(s);
 }
 
-int tni_simplify(int n_in, tn_array *const *in, int n_out, tn_array **out) {
+static int simplify_once(int n_in, tn_array *const *in, int n_out, tn_array **out, bool fold) {
     tni_simp s = {.old_epoch = tni_plan_epoch()};
     s.new_epoch = tni_plan_epoch();
     s.status = simplify_arguments(&s, n_in, in);
     if (!s.status) s.status = simplify_order(&s, n_out, out);
+    if (!s.status && fold) tni_simp_fold_open(&s, n_out, out);
     if (!s.status) simplify_pass(&s);
     if (!s.status) simplify_finish(&s, n_out, out);
     simplify_free(&s);
     return s.status;
+}
+
+int tni_simplify(int n_in, tn_array *const *in, int n_out, tn_array **out, bool fold) {
+    if (!fold) return simplify_once(n_in, in, n_out, out, false);
+    tn_array **y = tni_alloc_array((size_t)n_out + 1, sizeof *y);
+    if (!y) return simplify_no_memory();
+    for (int k = 0; k < n_out; k++) y[k] = out[k];
+    int status = simplify_once(n_in, in, n_out, y, false);
+    if (!status) status = simplify_once(n_in, in, n_out, y, true);
+    for (int k = 0; k < n_out && !status; k++) out[k] = y[k];
+    tni_free(y);
+    return status;
 }
