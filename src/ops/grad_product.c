@@ -1,5 +1,6 @@
 /* Derivatives of matrix products, plain and quantised, and of the layers that have a short rule of
  * their own. */
+#include "base/err.h"
 #include "core/dtype.h"
 #include "ops/build.h"
 #include "ops/rules.h"
@@ -43,6 +44,36 @@ static void grad_quant(tn_array *dw, tn_array *w, tn_array *s, const tni_p_quant
         grad[0] = grad_to(tn_sum(tn_reshape(tn_mul(g, q), groups), TN_AXES(-1), false), s);
     }
     if (want[1]) grad[1] = grad_to(tn_sum(tn_reshape(g, groups), TN_AXES(-1), false), s);
+}
+
+/* Of each group's numbers the edge, the smallest or largest, is the bias, and a whole number q0 of
+ * scales (cpu_quant.c): the scale and the bias are smooth functions of it alone. Numbers equal to
+ * it share, as those of a maximum do. No gradient comes through the packed numbers. */
+TNI_RULE_VJP(quantize) {
+    const tni_p_quant *p = n->params;
+    const tn_array *w = n->in[0], *s = n->out[1];
+    int64_t shape[TN_MAX_NDIM + 1];
+    if (!want[0] || !w->size) return 0;
+    if (s->ndim >= TN_MAX_NDIM)
+        return tni_fail(TN_ESHAPE, "quantize: %s has no room for one more axis", tni_describe(w));
+    for (int i = 0; i < s->ndim; i++) shape[i] = s->shape[i];
+    shape[s->ndim] = p->group;
+    tn_array *v = tn_reshape(tn_astype(n->in[0], TN_F32), (tn_ints){shape, s->ndim + 1});
+    tn_array *low = tn_min(v, TN_AXES(-1), true), *high = tn_max(v, TN_AXES(-1), true);
+    tn_array *is_low = tn_greater(tn_abs(low), tn_abs(high));
+    tn_array *edge = tn_where(is_low, low, high), *zero = tn_f32(0), *one = tn_f32(1);
+    tn_array *step = tn_div(tn_sub(high, low), tn_f32((1 << p->bits) - 1));
+    step = tn_maximum(step, tn_f32(1e-7));
+    tn_array *q0 = tn_round(tn_div(edge, tn_where(is_low, step, tn_neg(step))));
+    tn_array *none = tn_equal(q0, zero), *g = zero;
+    if (cot[1])
+        g = tn_div(tn_expand_dims(tn_astype(cot[1], TN_F32), TN_AXES(-1)), tn_where(none, one, q0));
+    if (cot[2]) g = tn_add(g, tn_expand_dims(tn_astype(cot[2], TN_F32), TN_AXES(-1)));
+    tn_array *at = tn_astype(tn_equal(v, edge), TN_F32);
+    g = tn_div(tn_where(none, zero, g), tn_sum(at, TN_AXES(-1), true));
+    g = tn_reshape(tn_mul(at, g), (tn_ints){w->shape, w->ndim});
+    grad[0] = grad_to(g, w);
+    return 0;
 }
 
 TNI_RULE_VJP(dequantize) {

@@ -60,6 +60,7 @@ TNI_RULE_VJP(take);
 TNI_RULE_JVP(take);
 TNI_RULE_VJP(matmul);
 TNI_RULE_JVP(matmul);
+TNI_RULE_VJP(quantize);
 TNI_RULE_VJP(dequantize);
 TNI_RULE_JVP(dequantize);
 TNI_RULE_VJP(quantized_matmul);
@@ -95,8 +96,6 @@ TNI_RULE_JVP(custom);
 /* Integers and random numbers. */
 #define tni_vjp_arange      tni_vjp_none
 #define tni_jvp_arange      tni_jvp_none
-#define tni_vjp_quantize    tni_vjp_none
-#define tni_jvp_quantize    tni_jvp_none
 #define tni_vjp_random_bits tni_vjp_none
 #define tni_jvp_random_bits tni_jvp_none
 #define tni_vjp_argsort     tni_vjp_none
@@ -112,6 +111,7 @@ TNI_RULE_JVP(custom);
 #define tni_jvp_sdpa_vjp   NULL
 
 /* jvp NULL where there is a vjp: the vjp, which is linear in the cotangent, transposed. */
+#define tni_jvp_quantize     NULL
 #define tni_jvp_scan         NULL
 #define tni_jvp_scatter      NULL
 #define tni_jvp_scatter_axis NULL

@@ -229,6 +229,18 @@ def quantized(o, x):
     return o.quantized_matmul(o.tanh(o.quantized_matmul(x, *q, True, 32, 4)), *q, False, 32, 4)
 
 
+def quantized_scales(o, x, scales, biases):
+    w = o.const((np.arange(6 * 8, dtype=np.uint64) * 2654435761 % 2**32).astype(np.uint32).reshape(6, 8))
+    y = o.quantized_matmul(o.tanh(x), w, scales, biases, True, 32, 4)
+    return y @ o.dequantize(w, o.square(scales), biases, 32, 4)
+
+
+def quantized_and_back(o, w, x):
+    """What is lost is no function of w, but the edges of each group are."""
+    q = o.quantize(w, 32, 4)
+    return x @ o.transpose(o.dequantize(*q, 32, 4), 1, 0) + q[1] * o.square(q[2])
+
+
 # ---- Picking, sorting, scanning --------------------------------------------------------------------
 
 def embedding(o, table, w):
@@ -381,6 +393,8 @@ CASES = {
     "covariance": (covariance, [(5, 3)]),
     "lower triangular": (lower_triangular, [(2,), (3, 3), (3, 2)], "jvp"),
     "quantized": (quantized, [(2, 64)], "jvp vmap digits"),
+    "quantized, by scales": (quantized_scales, [(2, 64), (6, 2), (6, 2)], "jvp vmap digits"),
+    "quantized and back": (quantized_and_back, [(3, 32), (3, 32)], "jvp vmap"),
     "embedding": (embedding, [(4, 3), (3, 2)]),
     "segment softmax": (segment_softmax, [(5, 3), (4, 3)], "jvp"),
     "segment largest": (segment_largest, [(5, 3), (4, 3)], "jvp"),
