@@ -24,7 +24,7 @@ STEPS = {"mlp": {"tenon": 400, "torch": 400, "mlx": 40}, "cnn": {"tenon": 40, "t
 
 
 def run(command, threads):
-    env = {**os.environ, "TENON_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    env = {**os.environ, "TENON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.strip().split("\n")[-1])
 
