@@ -28,24 +28,37 @@ static int64_t patch_place(const tni_conv_axis *a, int64_t i, int64_t t) {
     return p < a->in ? p : -1;
 }
 
-/* Elements [at, at + n) of the taps and channels of the last axis. */
-static void patch_run(const tni_conv *v, const char *src, int64_t i, int64_t at, int64_t n,
-                      char *dst) {
-    const tni_conv_axis *a = &v->axis[2];
-    if (v->merged) {
-        int64_t first = i * v->cg + at, end = a->in * v->cg - first;
-        int64_t low = first < 0 ? -first : 0, high = end < n ? end : n;
-        if (low >= high) {
-            memset(dst, 0, (size_t)(n * v->item));
-            return;
-        }
-        memset(dst, 0, (size_t)(low * v->item));
-        memcpy(dst + low * v->item, src + (first + low) * v->item,
-               (size_t)((high - low) * v->item));
-        memset(dst + high * v->item, 0, (size_t)((n - high) * v->item));
+/* Runs are often a few numbers long (three taps of one channel), less than a call costs. */
+static inline void patch_put(char *dst, const char *src, int64_t bytes) {
+    if (bytes > 64) {
+        memcpy(dst, src, (size_t)bytes);
         return;
     }
-    for (int64_t t = at / v->cg, c = at % v->cg; n > 0; t++, c = 0) {
+    for (; bytes >= 16; bytes -= 16, dst += 16, src += 16) memcpy(dst, src, 16);
+    for (; bytes >= 4; bytes -= 4, dst += 4, src += 4) memcpy(dst, src, 4);
+    if (bytes) memcpy(dst, src, 2);
+}
+
+static inline void patch_zero(char *dst, int64_t bytes) {
+    if (bytes > 64) {
+        memset(dst, 0, (size_t)bytes);
+        return;
+    }
+    for (; bytes >= 4; bytes -= 4, dst += 4) memset(dst, 0, 4);
+    if (bytes) memset(dst, 0, 2);
+}
+
+/* Of one tap of the first two axes, elements [at, at + n) of the taps and channels of the last. */
+typedef struct patch_run {
+    int64_t tap, at, n;
+} patch_run;
+
+/* A run at one place: the kernel starts at i of the last axis. */
+static void patch_taps(const tni_conv *v, const char *src, int64_t i, const patch_run *r,
+                       char *dst) {
+    const tni_conv_axis *a = &v->axis[2];
+    int64_t n = r->n;
+    for (int64_t t = r->at / v->cg, c = r->at % v->cg; n > 0; t++, c = 0) {
         int64_t m = n < v->cg - c ? n : v->cg - c, p = patch_place(a, i, t);
         if (p < 0)
             memset(dst, 0, (size_t)(m * v->item));
@@ -55,34 +68,63 @@ static void patch_run(const tni_conv *v, const char *src, int64_t i, int64_t at,
     }
 }
 
-static void patch_row(const tni_conv *v, const char *x, const int64_t *i, int64_t k, int64_t n,
-                      char *dst) {
-    int64_t run = v->axis[2].taps * v->cg, t = k / run, at = k % run;
-    for (; n > 0; t++, at = 0) {
-        int64_t m = n < run - at ? n : run - at;
-        int64_t p = patch_place(&v->axis[0], i[0], t / v->axis[1].taps),
-                q = patch_place(&v->axis[1], i[1], t % v->axis[1].taps);
-        if (p < 0 || q < 0)
-            memset(dst, 0, (size_t)(m * v->item));
+/* The same where taps lie side by side in the input: one piece, cut at the borders. */
+static inline void patch_piece(const tni_conv *v, const char *src, int64_t i, const patch_run *r,
+                               char *dst) {
+    int64_t first = i * v->cg + r->at, end = v->axis[2].in * v->cg - first, n = r->n;
+    if (first >= 0 && end >= n) {
+        patch_put(dst, src + first * v->item, n * v->item);
+        return;
+    }
+    int64_t low = first < 0 ? -first : 0, high = end < n ? end : n;
+    if (low >= high) low = high = n;
+    patch_zero(dst, low * v->item);
+    patch_put(dst + low * v->item, src + (first + low) * v->item, (high - low) * v->item);
+    patch_zero(dst + high * v->item, (n - high) * v->item);
+}
+
+/* A run for places i[2], i[2] + stride, ... of one line of an image: rows of dst, `ld` apart. */
+static void patch_line(const tni_conv *v, const char *x, const int64_t *i, const patch_run *r,
+                       int64_t rows, char *dst, int64_t ld) {
+    int64_t p = patch_place(&v->axis[0], i[0], r->tap / v->axis[1].taps),
+            q = patch_place(&v->axis[1], i[1], r->tap % v->axis[1].taps), at = i[2];
+    bool inside = p >= 0 && q >= 0;
+    if (inside) x += (p * v->axis[0].xs + q * v->axis[1].xs) * v->item;
+    for (; rows > 0; rows--, dst += ld, at += v->axis[2].stride) {
+        if (!inside)
+            patch_zero(dst, r->n * v->item);
+        else if (v->merged)
+            patch_piece(v, x, at, r, dst);
         else
-            patch_run(v, x + (p * v->axis[0].xs + q * v->axis[1].xs) * v->item, i[2], at, m, dst);
-        dst += m * v->item, n -= m;
+            patch_taps(v, x, at, r, dst);
+    }
+}
+
+static void patch_rows(const tni_conv *v, int64_t group, int64_t m, int64_t rows,
+                       const patch_run *r, char *dst, int64_t ld) {
+    int64_t at[3], rest = m;
+    for (int d = 2; d >= 0; d--) at[d] = rest % v->axis[d].out, rest /= v->axis[d].out;
+    while (rows > 0) {
+        int64_t i[3], line = v->axis[2].out - at[2];
+        if (line > rows) line = rows;
+        for (int d = 0; d < 3; d++) i[d] = at[d] * v->axis[d].stride - v->axis[d].low;
+        patch_line(v, v->x + (rest * v->xn + group * v->cg * v->xc) * v->item, i, r, line, dst, ld);
+        rows -= line, dst += line * ld, at[2] = 0;
+        for (int d = 1; d >= 0; d--) { /* the next line, then the next image */
+            if (++at[d] < v->axis[d].out) break;
+            at[d] = 0;
+            rest += d == 0;
+        }
     }
 }
 
 void tni_conv_patches(const tni_conv *v, int64_t group, int64_t m, int64_t rows, int64_t k,
                       int64_t n, char *dst) {
-    int64_t at[3], rest = m;
-    for (int d = 2; d >= 0; d--) at[d] = rest % v->axis[d].out, rest /= v->axis[d].out;
-    for (int64_t r = 0; r < rows; r++, dst += n * v->item) {
-        int64_t i[3];
-        for (int d = 0; d < 3; d++) i[d] = at[d] * v->axis[d].stride - v->axis[d].low;
-        patch_row(v, v->x + (rest * v->xn + group * v->cg * v->xc) * v->item, i, k, n, dst);
-        for (int d = 2; d >= 0; d--) { /* the next place, then the next image */
-            if (++at[d] < v->axis[d].out) break;
-            at[d] = 0;
-            rest += d == 0;
-        }
+    int64_t all = v->axis[2].taps * v->cg, ld = n * v->item;
+    for (patch_run r = {k / all, k % all, 0}; n > 0; r.tap++, r.at = 0) {
+        r.n = n < all - r.at ? n : all - r.at;
+        patch_rows(v, group, m, rows, &r, dst, ld);
+        dst += r.n * v->item, n -= r.n;
     }
 }
 

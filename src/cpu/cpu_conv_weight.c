@@ -12,7 +12,7 @@
 #include <string.h>
 
 enum {
-    WEIGHT_COLS = 128, /* columns of a block of patches: 128 KiB in f32 */
+    WEIGHT_COLS = 64,  /* columns of a block of patches: 128 KiB in f32 */
     WEIGHT_PART = 2048 /* least rows of a part */
 };
 
