@@ -201,9 +201,9 @@ static void describe(const char *what, const problem *p) {
 
 static const tni_gemm_isa *isas[4];
 static const char *isa_names[4];
-static int n_isas;
+static int n_isas, most_threads = 4;
 
-/* 1 when all instruction sets, on one thread and on four, give the reference's bits. */
+/* 1 when all instruction sets, on one thread and on several, give the reference's bits. */
 static int same_bits(const problem *p) {
     operand a = operand_new(p->dtype, p->layout_a, p->batch, p->m, p->k);
     operand b = operand_new(p->dtype, p->layout_b, p->batch, p->k, p->n);
@@ -212,7 +212,7 @@ static int same_bits(const problem *p) {
     int good = 1;
     reference(&a, &b, p->batch, p->m, p->n, p->k, want);
     for (int i = 0; i < n_isas && good; i++)
-        for (int threads = 1; threads <= 4 && good; threads += 3) {
+        for (int threads = 1; threads <= most_threads && good; threads *= 4) {
             guarded c = guarded_new(bytes);
             memset(c.data, 0xa5, bytes);
             tni_gemm_use(isas[i]);
@@ -286,6 +286,55 @@ static void test_edges(void) {
     ok(good, "f32: around the ends of K blocks");
 }
 
+/* Products large enough that panels are packed for all tiles: many rows and few (the threads decide
+ * which way they go), sums and rows and columns that are taken in parts. */
+static void test_shared(void) {
+    static const int64_t sizes[][3] = {{700, 260, 100}, {2000, 90, 100}, {64, 2100, 140},
+                                       {40, 600, 1400}, {4200, 40, 101}, {337, 513, 100}};
+    static const int layouts[][2] = {{PLAIN, PLAIN},   {TURNED, PLAIN}, {PLAIN, TURNED},
+                                     {TURNED, TURNED}, {PLAIN, SPREAD}, {BACKWARD, PLAIN}};
+    most_threads = 16;
+    for (int i = 0; i < 6; i++)
+        for (int wide = 0; wide < 1 + i % 2; wide++) {
+            const int64_t *n = sizes[i];
+            problem p = {wide ? TN_F64 : TN_F32, layouts[i][0], layouts[i][1], 1, n[0], n[1], n[2]};
+            ok(same_bits(&p), "%s, %" PRId64 " x %" PRId64 " x %" PRId64 ": the promised bits",
+               dtype_name(p.dtype), n[0], n[1], n[2]);
+        }
+    most_threads = 4;
+}
+
+/* The same added to what is there, the right side narrow. */
+static void test_shared_add(void) {
+    enum { M = 150, N = 200, K = 600 };
+    operand a = operand_new(TN_F32, TURNED, 1, M, K), b = operand_new(TN_BF16, PLAIN, 1, K, N);
+    float *c = malloc(sizeof *c * M * N);
+    int good = 1;
+    for (int i = 0; i < n_isas; i++) {
+        tni_gemm g = {.m = M, .n = N, .k = K, .batch = 1, .add = 1};
+        g.a = (tni_gemm_mat){a.origin, TNI_GEMM_F32, a.strides[1], a.strides[2]};
+        g.b = (tni_gemm_mat){b.origin, TNI_GEMM_BF16, b.strides[1], b.strides[2]};
+        g.c = (tni_gemm_mat){c, TNI_GEMM_F32, N, 1};
+        for (int x = 0; x < M * N; x++) c[x] = 3;
+        tni_gemm_use(isas[i]);
+        good &= tni_gemm_run(&g) == 0;
+        for (int x = 0; x < M * N; x++) {
+            float sum = 3;
+            for (int k0 = 0; k0 < K; k0 += TNI_GEMM_KC) {
+                float acc = 0;
+                for (int k = k0; k < k0 + TNI_GEMM_KC && k < K; k++)
+                    acc = fmaf(get32(element(&a, 0, x / N, k), TN_F32, 0),
+                               get32(element(&b, 0, k, x % N), TN_BF16, 0), acc);
+                sum += acc;
+            }
+            good &= c[x] == sum;
+        }
+    }
+    ok(good, "f32 x bf16 added to what is there");
+    free(c);
+    operand_free(&a), operand_free(&b);
+}
+
 /* The reference itself, so that both cannot be wrong in the same way. */
 static void test_accuracy(void) {
     double worst = 0;
@@ -347,10 +396,10 @@ static void test_mixed(void) {
 }
 
 static void test_memory(void) {
-    static const problem ps[] = {{TN_F32, PLAIN, PLAIN, 1, 200, 200, 300},
-                                 {TN_BF16, PLAIN, TURNED, 1, 200, 200, 300},
-                                 {TN_F32, PLAIN, PLAIN, 100, 4, 4, 4},
-                                 {TN_C64, PLAIN, PLAIN, 70, 50, 50, 150}};
+    static const problem ps[] = {
+        {TN_F32, PLAIN, PLAIN, 1, 200, 200, 300}, {TN_BF16, PLAIN, TURNED, 1, 200, 200, 300},
+        {TN_F32, PLAIN, PLAIN, 100, 4, 4, 4},     {TN_C64, PLAIN, PLAIN, 70, 50, 50, 150},
+        {TN_F32, PLAIN, PLAIN, 1, 420, 260, 200}, {TN_F32, PLAIN, PLAIN, 1, 220, 560, 200}};
     tni_gemm_use(NULL);
     tni_set_threads(1);
     for (size_t i = 0; i < sizeof ps / sizeof *ps; i++) {
@@ -405,6 +454,8 @@ int main(void) {
     check("random small", 150, 70, 70, 70);
     check("random long", 12, 40, 600, 600);
     check("random tall", 8, 700, 90, 300);
+    test_shared();
+    test_shared_add();
     test_mixed();
     test_memory();
     test_refusals();

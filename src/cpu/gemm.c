@@ -1,13 +1,15 @@
 /* The driver of the matrix product: chooses a path from the shape, cuts C into tiles, and
  * shares the tiles among the threads. A tile goes through all of K on one thread, which packs
  * what it needs into scratch of its own: one fork-join a product, packed data stays in the
- * core's own L1 and L2, nothing is shared and no split of K is needed. Packing the same panel
- * on two threads costs about 0.2 cycles an element against tm or tn FMAs, 1 to 3 %.
+ * core's own L1 and L2, nothing is shared and no split of K is needed. Large products are packed
+ * as a whole instead: a panel that ten tiles pack comes ten times from far away, which was a
+ * seventh of a GPT's training step.
  *
  * Paths (all give the same bits, see gemm.h):
  *   strip    up to 8 rows against a B with unit row stride: B is streamed once, not packed
  *   direct   operands small enough for L1, or used once, are read where they lie
  *   packed   panels of A of KC x mr (L2), one panel of B of KC x nr at a time (L1)
+ *   shared   large products: all panels are packed first, by all threads, for all tiles
  * A product with few columns is computed as C^T = B^T A^T. */
 #include "cpu/gemm.h"
 #include "base/cpu.h"
@@ -30,7 +32,13 @@ enum {
     GEMM_L2 = 16384,        /* elements of B (64 KiB) that need no packing */
     GEMM_INLINE = 1 << 17,  /* multiply-adds that one thread does in about 3 us */
     GEMM_TILE = 1 << 20,    /* least work of a tile that is cut for balance's sake */
-    GEMM_READ = 16          /* an element of B counts as so many multiply-adds */
+    GEMM_READ = 16,         /* an element of B counts as so many multiply-adds */
+    GEMM_SHARED = 1 << 24,  /* multiply-adds from which on panels are packed for all tiles */
+    GEMM_SHARED_M = 4096,   /* rows, columns and, with them, elements that are packed at once: */
+    GEMM_SHARED_N = 2048,   /* 2 MiB of f32, or one block of k */
+    GEMM_SHARED_ALL = 1 << 19,
+    GEMM_SHARED_TILE = 6, /* panels of A: a tile that packs its own is not cut below this */
+    GEMM_SHARED_GRAIN = 4 /* panels */
 };
 
 typedef struct gemm_job {
@@ -261,6 +269,152 @@ static void gemm_range(void *ctx, int64_t begin, int64_t end, int worker) {
     tni_scratch_give(scratch);
 }
 
+/* ---- panels for all tiles ----
+ * Two ways. With many rows a tile has all columns, so that only B is needed more than once: it is
+ * packed for all, A by who uses it, into its own L2. Otherwise (a gradient of a weight: few rows,
+ * long sums) both are packed for all. */
+
+/* A part of the product: rows from m0, columns from n0, k from k0, in whole panels and blocks. */
+typedef struct gemm_shared {
+    const gemm_job *g;
+    bool own_a; /* tiles pack their A */
+    int64_t m0, mc, n0, nc, k0, kc;
+    int64_t pa, pb, blocks; /* panels of A and of B in a block of k */
+    int64_t tm, tn, gn;     /* tiles, in panels */
+    char *a, *b;
+    int add;
+    _Atomic int failed;
+} gemm_shared;
+
+static int64_t shared_depth(const gemm_shared *s, int64_t block) {
+    return gemm_min(TNI_GEMM_KC, s->kc - block * TNI_GEMM_KC);
+}
+
+/* Panel p of a block, among blocks of `panels` of them with rows of ld. */
+static char *shared_panel(const gemm_shared *s, char *all, int64_t panels, int64_t ld,
+                          int64_t block, int64_t p) {
+    int64_t row = block * TNI_GEMM_KC * panels + p * shared_depth(s, block);
+    return all + row * ld * s->g->kern->size;
+}
+
+static void shared_pack_a(const gemm_shared *s, int64_t block, int64_t p, int64_t n, char *dst) {
+    int64_t mr = s->g->kern->mr;
+    gemm_pack_a(s->g, dst, 0, s->m0 + p * mr, gemm_min(n * mr, s->mc - p * mr), mr,
+                s->k0 + block * TNI_GEMM_KC, shared_depth(s, block));
+}
+
+static void shared_pack(void *ctx, int64_t begin, int64_t end, int worker) {
+    const gemm_shared *s = ctx;
+    int64_t na = s->own_a ? 0 : s->pa, nr = s->g->kern->nr, ld = s->g->a_ld;
+    (void)worker;
+    for (int64_t at = begin; at < end; at++) {
+        int64_t q = at / (na + s->pb), p = at % (na + s->pb), n = (p - na) * nr;
+        if (p < na)
+            shared_pack_a(s, q, p, 1, shared_panel(s, s->a, s->pa, ld, q, p));
+        else
+            gemm_pack_b(s->g, shared_panel(s, s->b, s->pb, nr, q, p - na), 0, s->n0 + n,
+                        gemm_min(nr, s->nc - n), s->k0 + q * TNI_GEMM_KC, shared_depth(s, q));
+    }
+}
+
+/* A block of k of the tile at panels (i0, j0); own: room for its panels of A, or NULL. */
+static void shared_block(const gemm_shared *s, int64_t q, int64_t i0, int64_t j0, char *own,
+                         int add) {
+    const tni_gemm_kernels *kn = s->g->kern;
+    int64_t kc = shared_depth(s, q), ld = s->g->a_ld, i1 = gemm_min(i0 + s->tm, s->pa),
+            j1 = gemm_min(j0 + s->tn, s->pb);
+    if (own) shared_pack_a(s, q, i0, i1 - i0, own);
+    const char *a = own ? own : shared_panel(s, s->a, s->pa, ld, q, i0);
+    for (int64_t j = j0; j < j1; j++) {
+        const char *b = shared_panel(s, s->b, s->pb, kn->nr, q, j);
+        for (int64_t i = i0; i < i1; i++) {
+            int64_t m = i * kn->mr, n = j * kn->nr;
+            char *c = (char *)gemm_part(&s->g->c, 0, s->m0 + m, s->n0 + n).data;
+            kn->tile(kc, a + (i - i0) * kc * ld * kn->size, 1, ld, b, kn->nr, c, s->g->c.rs,
+                     (int)gemm_min(kn->mr, s->mc - m), (int)gemm_min(kn->nr, s->nc - n), add);
+        }
+    }
+}
+
+static void shared_tiles(void *ctx, int64_t begin, int64_t end, int worker) {
+    gemm_shared *s = ctx;
+    int64_t bytes = s->tm * s->g->a_ld * TNI_GEMM_KC * s->g->kern->size;
+    char *own = s->own_a ? tni_scratch_take((size_t)bytes) : NULL;
+    (void)worker;
+    if (s->own_a && !own) {
+        atomic_store_explicit(&s->failed, 1, memory_order_relaxed);
+        return;
+    }
+    for (int64_t at = begin; at < end; at++)
+        for (int64_t q = 0; q < s->blocks; q++)
+            shared_block(s, q, at / s->gn * s->tm, at % s->gn * s->tn, own, s->add || q);
+    tni_scratch_give(own);
+}
+
+static void gemm_each(int threads, int64_t n, int64_t grain,
+                      void (*fn)(void *ctx, int64_t begin, int64_t end, int worker), void *ctx) {
+    if (threads == 1)
+        fn(ctx, 0, n, 0);
+    else
+        tni_parallel(n, grain, fn, ctx);
+}
+
+/* Tiles of 24 by 16 panels, smaller until every thread has some, then even ones. */
+static void shared_grid(gemm_shared *s, int threads) {
+    const tni_gemm_kernels *kn = s->g->kern;
+    s->tm = GEMM_MC / kn->mr, s->tn = s->own_a ? s->pb : GEMM_NC / kn->nr;
+    while (threads > 1 && gemm_up(s->pa, s->tm) * gemm_up(s->pb, s->tn) < 4 * threads) {
+        if (s->tm > GEMM_SHARED_TILE && (s->own_a || s->tm * kn->mr >= s->tn * kn->nr))
+            s->tm = gemm_up(s->tm, 2);
+        else if (s->tn > 2 && !s->own_a)
+            s->tn = gemm_up(s->tn, 2);
+        else
+            break;
+    }
+    s->tm = gemm_up(s->pa, gemm_up(s->pa, s->tm));
+    s->tn = gemm_up(s->pb, gemm_up(s->pb, s->tn));
+    s->gn = gemm_up(s->pb, s->tn);
+}
+
+static void shared_part(gemm_shared *s, int threads) {
+    shared_grid(s, threads);
+    gemm_each(threads, s->blocks * (s->pb + (s->own_a ? 0 : s->pa)), GEMM_SHARED_GRAIN, shared_pack,
+              s);
+    gemm_each(threads, gemm_up(s->pa, s->tm) * s->gn, 1, shared_tiles, s);
+}
+
+static bool shared_wanted(const gemm_job *g) {
+    return g->batch == 1 && !g->strip && !g->buffered && !g->a_direct && !g->b_direct &&
+           g->a.kind != TNI_GEMM_C64 && g->gm * g->gn > 1 && g->m * g->n * g->k >= GEMM_SHARED;
+}
+
+static int gemm_run_shared(gemm_job *g, int threads) {
+    const tni_gemm_kernels *kn = g->kern;
+    gemm_shared s = {.g = g};
+    s.own_a = gemm_up(g->m, GEMM_SHARED_TILE * kn->mr) >= 4 * threads;
+    int64_t mc = gemm_min(g->m, GEMM_SHARED_M / kn->mr * kn->mr),
+            nc = gemm_min(g->n, GEMM_SHARED_N / kn->nr * kn->nr),
+            a = s.own_a ? 0 : gemm_up(mc, kn->mr) * g->a_ld, b = gemm_up(nc, kn->nr) * kn->nr,
+            most = gemm_up(g->k, TNI_GEMM_KC), blocks = GEMM_SHARED_ALL / ((a + b) * TNI_GEMM_KC);
+    int64_t kc = TNI_GEMM_KC * (blocks < 1 ? 1 : gemm_min(blocks, most));
+    if (s.own_a) mc = g->m;
+    g->bytes = (size_t)((a + b) * kc * kn->size);
+    s.a = tni_scratch_take(g->bytes);
+    if (!s.a) return TN_EMEMORY;
+    s.b = s.a + a * kc * kn->size;
+    for (s.n0 = 0; s.n0 < g->n; s.n0 += nc)
+        for (s.m0 = 0; s.m0 < g->m; s.m0 += mc)
+            for (s.k0 = 0; s.k0 < g->k; s.k0 += kc) {
+                s.nc = gemm_min(nc, g->n - s.n0), s.mc = gemm_min(mc, g->m - s.m0);
+                s.kc = gemm_min(kc, g->k - s.k0), s.blocks = gemm_up(s.kc, TNI_GEMM_KC);
+                s.pa = gemm_up(s.mc, kn->mr), s.pb = gemm_up(s.nc, kn->nr);
+                s.add = g->add || s.k0;
+                shared_part(&s, threads);
+            }
+    tni_scratch_give(s.a);
+    return s.failed ? TN_EMEMORY : 0;
+}
+
 /* ---- the whole product ---- */
 
 static void gemm_zero(const tni_gemm *p) {
@@ -367,12 +521,12 @@ int tni_gemm_run(const tni_gemm *p) {
     int threads = p->serial || each * g.batch <= GEMM_INLINE ? 1 : tni_threads();
     gemm_grid(&g, threads);
     gemm_scratch(&g);
-    int64_t items = g.gm * g.gn * g.batch;
-    if (threads == 1)
-        gemm_range(&g, 0, items, 0);
+    int failed = 0;
+    if (shared_wanted(&g))
+        failed = gemm_run_shared(&g, threads);
     else
-        tni_parallel(items, g.gm * g.gn > 1 ? 1 : grain, gemm_range, &g);
-    if (atomic_load_explicit(&g.failed, memory_order_relaxed))
+        gemm_each(threads, g.gm * g.gn * g.batch, g.gm * g.gn > 1 ? 1 : grain, gemm_range, &g);
+    if (failed || atomic_load_explicit(&g.failed, memory_order_relaxed))
         return tni_fail(TN_EMEMORY,
                         "matmul of %lld x %lld x %lld: no memory for %zu bytes of scratch",
                         (long long)p->m, (long long)p->n, (long long)p->k, g.bytes);
