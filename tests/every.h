@@ -98,6 +98,7 @@ EVERY(layer_norm_bias, ARGS(A(F32, 3, 8), A(F32, 8)), 2, 1, y[0] = tn_fast_layer
 EVERY(norm_vjp, ARGS(A(F32, 3, 8), A(F32, 8), A(F32, 8)), 3, 3, every_norm_grad(x, y)) \
 EVERY(rms_norm_vjp, ARGS(A(BF16, 70, 4), A(BF16, 4)), 2, 2, tn_value_and_grad(every_rms_loss, NULL, (tn_list){x, 2}, 2, NULL, y)) \
 EVERY(norm_vjp_bias, ARGS(A(F32, 3, 2, 8), A(F32, 8)), 2, 2, tn_value_and_grad(every_bias_loss, NULL, (tn_list){x, 2}, 2, NULL, y)) \
+EVERY(norm_vjp_mixed, ARGS(A(BF16, 3, 8), A(F32, 8), A(F16, 8)), 3, 3, every_norm_grad(x, y)) \
 EVERY(norm_vjp_bare, ARGS(A(F16, 3, 2, 8)), 1, 1, y[0] = tn_grad(every_bare_loss, NULL, TN_LIST(x[0]), 0)) \
 EVERY(rope, ARGS(A(F32, 2, 3, 8), INDEX(I32, 9, 2)), 2, 1, y[0] = tn_fast_rope(x[0], 6, x[1], NULL)) \
 EVERY(rope_freqs, ARGS(A(F16, 1, 2, 3, 8), NUMBER(I32, 9), INDEX(F32, 9, 4)), 3, 1, y[0] = tn_fast_rope(x[0], 8, x[1], TN_OPT(tn_rope_opt, .freqs = tn_add(x[2], tn_f32(1)), .traditional = true))) \

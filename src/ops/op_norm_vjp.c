@@ -76,20 +76,24 @@ int tni_lower_norm_vjp(const tni_node *n, tn_array **out) {
     return 0;
 }
 
-/* f64, mixed dtypes and empty arrays go through the lowering of the normalisation. */
+/* f64 and empty arrays go through the lowering of the normalisation; mixed dtypes meet in f32. */
 static int norm_vjp(const tni_node *n, bool centre, tn_array *g, const bool *want,
                     tn_array **grad) {
     const tni_p_norm *p = n->params;
     tni_p_norm_vjp q = {p->eps, centre, p->has_weight, p->has_bias};
-    tn_array *in[3] = {n->in[0], n->in[1], g}, *out[NORM_OUT];
+    tn_array *in[3] = {n->in[0], p->has_weight ? n->in[1] : g}, *out[NORM_OUT];
     tni_out_spec from[3], made[NORM_OUT];
     tni_spec spec[NORM_OUT] = {{0}};
     int n_in = 2 + q.has_weight, n_out = 1 + q.has_weight + q.has_bias;
-    if (!n->in[0]->size || n->in[0]->dtype == TN_F64) return TNI_BY_LOWER;
-    for (int i = 1; i < n->n_in; i++)
-        if (n->in[i]->dtype != n->in[0]->dtype) return TNI_BY_LOWER;
+    bool mixed = false;
+    if (!n->in[0]->size) return TNI_BY_LOWER;
+    for (int i = 0; i < n->n_in; i++) {
+        if (n->in[i]->dtype == TN_F64) return TNI_BY_LOWER;
+        mixed = mixed || n->in[i]->dtype != n->in[0]->dtype;
+    }
     in[n_in - 1] = g;
     for (int i = 0; i < n_in; i++) {
+        if (mixed) in[i] = tn_astype(in[i], TN_F32);
         if (tni_is_error(in[i])) return in[i]->status;
         from[i] = tni_spec_of(in[i]);
     }
@@ -100,7 +104,7 @@ static int norm_vjp(const tni_node *n, bool centre, tn_array *g, const bool *wan
     if (!status) status = tni_node_new(TNI_PRIM(norm_vjp), n_in, in, &q, n_out, made, out);
     for (int i = 0; i < n_out && !status; i++) out[i] = tni_scope_own(out[i]);
     for (int i = 0; i < n_out && !status; i++)
-        if (want[i]) grad[i] = out[i];
+        if (want[i]) grad[i] = tn_astype(out[i], (tn_dtype)n->in[i]->dtype);
     return status;
 }
 TNI_RULE_VJP(rms_norm) { return norm_vjp(n, false, cot[0], want, grad); }
