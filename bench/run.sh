@@ -1,12 +1,12 @@
 #!/bin/sh
 # Every measurement, one file each in build/bench-results. Takes half an hour and a machine
 # with nothing else to do. The comparison with llama.cpp is left out when its peer cannot be built.
-#     bench/run.sh [name ...]         names: fused node compile gemm quant train llm (default: all)
+#     bench/run.sh [name ...]         names: fused node compile fold gemm quant train llm (default: all)
 set -eu
 cd "$(dirname "$0")/.."
 out=build/bench-results
 mkdir -p $out
-[ $# -gt 0 ] || set -- fused node compile gemm quant train llm
+[ $# -gt 0 ] || set -- fused node compile fold gemm quant train llm
 for name in "$@"; do
     echo "== $name -> $out/$name.txt"
     case $name in
@@ -20,7 +20,7 @@ for name in "$@"; do
         ninja -C build bench/bench_train >/dev/null
         bench/train_steps.py | tee $out/train.txt
         ;;
-    fused | node | compile | gemm | quant)
+    fused | node | compile | fold | gemm | quant)
         ninja -C build "bench/bench_$name" >/dev/null
         "build/bench/bench_$name" | tee "$out/$name.txt"
         ;;

@@ -522,6 +522,27 @@ static void test_mixed(void) {
     }
 }
 
+/* Packed weights are not packed again. */
+static int fn_packed(tn_list in, tn_array **out, int n_out, void *ud) {
+    tn_array **q = ud;
+    (void)n_out;
+    out[0] = tn_mul(tn_quantized_matmul(in.v[0], q[0], q[1], q[2], true, 32, 4), q[3]);
+    return 0;
+}
+
+static void test_packed(void) {
+    TN_SCOPE {
+        tn_array *x = values(TN_F32, TN_SHAPE(3, 32)), *q[4];
+        tn_quantize(values(TN_F32, TN_SHAPE(6, 32)), 32, 4, q);
+        q[3] = values(TN_F32, TN_SHAPE(6));
+        (void)!tn_eval((tn_list){q, 3});
+        graph a = simplified(fn_packed, q, TN_LIST(x), 1, false),
+              b = simplified(fn_packed, q, TN_LIST(x), 1, true);
+        ok(!strcmp(b.names, "quantized_matmul mul") && same_bits(a.out[0], b.out[0]),
+           "packed weights stay: %s", b.names);
+    }
+}
+
 /* ---- a network ---- */
 
 typedef struct net {
@@ -577,9 +598,11 @@ static int net_call(tn_list in, tn_array **out, int n_out, void *ud) {
     return tn_array_status(out[0]);
 }
 
-static int net_ran(const net *m, const tn_compile_opt *opt, tn_array *x, tn_array **y) {
+static int net_ran(const net *m, const tn_compile_opt *opt, tn_array *x, tn_array **y,
+                   int64_t *launches) {
     tn_compiled *c = tn_compile(net_call, (void *)(uintptr_t)m, 1, opt);
     int status = c ? tn_compiled_call(c, TN_LIST(x), y) : TN_EMEMORY;
+    *launches = tn_compiled_stats(c).launches;
     tn_compiled_free(c);
     return status;
 }
@@ -589,15 +612,18 @@ static void test_net(tn_dtype d, const char *left) {
     net m;
     TN_SCOPE {
         tn_array *x = values(d, TN_SHAPE(2, 8, 8, 3)), *y = x, *z = x, *u = x;
+        int64_t plain = 0, folded = 0;
         int status = net_init(&m, d);
         graph g = simplified(net_call, &m, TN_LIST(x), 1, true);
         if (!status) status = net_call(TN_LIST(x), &y, 1, &m);
-        if (!status) status = net_ran(&m, NULL, x, &z);
-        if (!status) status = net_ran(&m, TN_OPT(tn_compile_opt, .fold = true), x, &u);
+        if (!status) status = net_ran(&m, NULL, x, &z, &plain);
+        if (!status) status = net_ran(&m, TN_OPT(tn_compile_opt, .fold = true), x, &u, &folded);
         ok(!status, "%s net%s%s", tn_dtype_name(d), status ? ": " : "", status ? tn_error() : "");
         if (status) break;
         ok(same_bits(y, z), "%s net: without fold the same bits", tn_dtype_name(d));
         ok(!strcmp(g.names, left), "%s net: %s", tn_dtype_name(d), g.names);
+        ok(folded > 0 && folded <= plain, "%s net: %lld launches, plain %lld", tn_dtype_name(d),
+           (long long)folded, (long long)plain);
         double size = distance(y, tn_f32(0)) * eps(d), b = distance(u, y) / size;
         ok(same_bits(u, g.out[0]) && b < 4, "%s net: %.2f roundings from plain", tn_dtype_name(d),
            b);
@@ -609,11 +635,12 @@ static void test_net_stays(void) {
     net m;
     TN_SCOPE {
         tn_array *x = values(TN_F32, TN_SHAPE(2, 8, 8, 3)), *y = x, *u = x;
+        int64_t launches;
         int status = net_init(&m, TN_F32);
         tn_compile_opt o = {.size = sizeof o, .fold = true, .state = tn_params_slots(m.p)};
         if (!status) status = net_call(TN_LIST(x), &y, 1, &m);
         if (!status) status = tn_eval(TN_LIST(y));
-        if (!status) status = net_ran(&m, &o, x, &u);
+        if (!status) status = net_ran(&m, &o, x, &u, &launches);
         ok(!status && same_bits(y, u), "parameters that are state: the same bits");
         tn_array *w = tn_keep(tn_add(m.norm[0].weight, tn_f32(1)));
         tn_compiled *c = tn_compile(net_call, &m, 1, &o);
@@ -660,6 +687,7 @@ int main(void) {
     test_random();
     memory_check(memory_run, 60);
     test_mixed();
+    test_packed();
     test_net(TN_F32,
              "conv add maximum conv add maximum conv add maximum sum reshape mul matmul add");
     test_net(TN_F16, "conv add maximum conv add maximum conv add maximum astype sum reshape mul "

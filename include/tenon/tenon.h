@@ -623,11 +623,11 @@ TN_API int tn_custom_vmap(tn_fns fn, tn_vmap_rule rule, void *ud, tn_list in, in
  * is found, fn is run for each new set of sizes, as without.
  *
  * With `fold`, scales and shifts by constants (one number, or one a channel along the last axis)
- * are gathered, and scales go into the constant weights of the convolution or matrix product whose
- * only use they are: batch norm by fixed statistics becomes one shift a channel. Other bits, within
- * the rounding of what the rows went through; not done where a number is not finite or leaves the
- * dtype's normal range. Each plan keeps copies of the weights that it changed. Weights that are
- * arguments or state, or have no value yet, are no constants. */
+ * are gathered, and scales go into the constant weights of the convolution or matrix product before
+ * them, if nothing else uses what that gives: batch norm by fixed statistics becomes one shift a
+ * channel. Other bits, within the rounding of what the operations went through; not done where a
+ * number is not finite or leaves the dtype's normal range. Each plan keeps copies of the weights
+ * that it changed. Weights that are arguments or state, or have no value yet, are not constant. */
 
 typedef struct tn_compiled tn_compiled;
 
