@@ -1,13 +1,14 @@
 /* tenon finetune: fits an adapter to examples, and leaves it, a loss curve and a state from which
  * the run can go on in one folder. */
+#include "base/mmap.h"
 #include "curve.h"
 #include "opt.h"
 #include "tenon/llm.h"
 #include "tenon/tenon.h"
-#include <errno.h>
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { FT_CACHE = 256 }; /* MiB */
 
@@ -60,6 +61,7 @@ typedef struct finetune {
     curve curve;
     double sum, start, mark; /* losses since the last report; seconds */
     int64_t first, tokens, trained, since;
+    bool made; /* the folder of the adapter, by this run */
     char state[4096], csv[4096], png[4096];
 } finetune;
 
@@ -75,16 +77,16 @@ static bool ft_exists(const char *path) {
     return !stat(path, &st);
 }
 
-static int ft_open_data(finetune *f, const char *name, bool needed, tn_llm_data **out) {
+static int ft_open_data(finetune *f, const char *name, tn_llm_data **out) {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s.jsonl", ft_data, name);
-    if (!needed && !ft_exists(path)) return 0;
+    if (out != &f->train && !ft_exists(path)) return 0;
     tn_llm_data_opt o = {.size = sizeof o, .mask_prompt = ft_mask, .max_tokens = ft_tokens};
     if (tn_llm_data_open(f->m, path, &o, out)) return ft_error();
     tn_llm_data_info i = tn_llm_data_describe(*out);
     cmd_progress(NULL);
-    printf("%s: %lld examples, %lld tokens, the longest has %lld", path, (long long)i.examples,
-           (long long)i.tokens, (long long)i.longest);
+    printf("%s: %lld example%s, %lld tokens, the longest has %lld", path, (long long)i.examples,
+           i.examples == 1 ? "" : "s", (long long)i.tokens, (long long)i.longest);
     if (i.cut) printf("; %lld were cut to %lld tokens", (long long)i.cut, (long long)ft_tokens);
     putchar('\n');
     return 0;
@@ -117,11 +119,14 @@ static int ft_make_trainer(finetune *f) {
     if (!ft_resume) return 0;
     if (tn_llm_trainer_load(f->t, f->state)) return ft_error();
     f->first = tn_llm_trainer_steps(f->t);
-    printf("going on after step %lld\n", (long long)f->first);
+    if (f->first < ft_iters)
+        printf("going on after step %lld\n", (long long)f->first);
+    else
+        printf("the run has %lld steps already: a larger --iters goes on\n", (long long)f->first);
     return curve_read(&f->curve, f->csv, f->first) ? ft_error() : 0;
 }
 
-/* A run in the folder is not overwritten. */
+/* What takes no time to see, before the model is read. A run in the folder is not overwritten. */
 static int ft_open_folder(finetune *f) {
     snprintf(f->state, sizeof f->state, "%s/checkpoint.safetensors", ft_adapter);
     snprintf(f->csv, sizeof f->csv, "%s/loss.csv", ft_adapter);
@@ -133,7 +138,11 @@ static int ft_open_folder(finetune *f) {
     if (!ft_resume && there)
         return cmd_fail("%s already holds a run: --resume goes on with it; or name another folder",
                         ft_adapter);
-    return 0;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/train.jsonl", ft_data);
+    if (!ft_exists(path))
+        return cmd_fail("%s: no folder with a train.jsonl in it, which --data must name", ft_data);
+    return tni_folder_make(ft_adapter, &f->made) ? ft_error() : 0;
 }
 
 static int ft_open(finetune *f) {
@@ -142,14 +151,11 @@ static int ft_open(finetune *f) {
     cmd_progress("loading %s", ft_model);
     if (tn_llm_open(ft_model, &f->m)) return ft_error();
     cmd_progress("reading %s", ft_data);
-    status = ft_open_data(f, "train", true, &f->train);
-    if (!status) status = ft_open_data(f, "valid", false, &f->valid);
-    if (!status) status = ft_open_data(f, "test", false, &f->test);
+    status = ft_open_data(f, "train", &f->train);
+    if (!status) status = ft_open_data(f, "valid", &f->valid);
+    if (!status) status = ft_open_data(f, "test", &f->test);
     if (!status) status = ft_make_adapter(f);
-    if (!status) status = ft_make_trainer(f);
-    if (!status && mkdir(ft_adapter, 0777) && errno != EEXIST)
-        status = cmd_fail("%s: the folder cannot be made: %s", ft_adapter, strerror(errno));
-    return status;
+    return status ? status : ft_make_trainer(f);
 }
 
 /* ---- what comes out ---- */
@@ -277,6 +283,7 @@ static int ft_run(void) {
     int status = ft_open(&f);
     if (!status) status = ft_train(&f);
     if (!status) status = ft_finish(&f);
+    if (status && f.made) rmdir(ft_adapter); /* which does nothing once something is in it */
     tn_llm_trainer_free(f.t);
     tn_llm_data_free(f.train), tn_llm_data_free(f.valid), tn_llm_data_free(f.test);
     tn_llm_free(f.m);

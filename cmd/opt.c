@@ -51,7 +51,7 @@ static int opt_number(const opt *o, const char *text) {
         return cmd_usage("%s: \"%s\" is not %s", o->name, text,
                          o->kind == OPT_INT ? "a whole number" : "a number");
     if (ranged && (v < o->min || v > o->max))
-        return cmd_usage("%s: %s is out of range, %g to %g", o->name, text, o->min, o->max);
+        return cmd_usage("%s: %s is out of range, %.10g to %.10g", o->name, text, o->min, o->max);
     if (o->kind == OPT_INT)
         *(int64_t *)o->value = strtoll(text, NULL, 10);
     else

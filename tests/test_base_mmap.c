@@ -106,9 +106,47 @@ static void test_write(void) {
     tni_free(text);
 }
 
+static int part_of_three(void *fail, size_t i, tni_bytes *out) {
+    *out = (tni_bytes){"x", 1};
+    return (int)i == *(int *)fail ? tni_fail(TN_ESTATE, "no part %d", (int)i) : 0;
+}
+
+static void test_stream(void) {
+    static const tni_bytes parts[] = {{"ab", 2}, {NULL, 0}, {"c", 1}};
+    char *text = NULL;
+    int before = files_in_dir();
+    is_i64(tni_file_write_parts(at("s"), parts, 3), 0, "parts");
+    is_i64(tni_file_read(at("s"), 10, &text, NULL), 0, "read back");
+    is_str(text, "abc", "one after another");
+    tni_free(text);
+    for (int fail = 0; fail < 3; fail++)
+        is_i64(tni_file_write_stream(at("s"), part_of_three, &fail, 3), TN_ESTATE,
+               "part %d cannot be had", fail);
+    is_i64(tni_file_read(at("s"), 10, &text, NULL), 0, "the old file");
+    is_str(text, "abc", "stays");
+    tni_free(text);
+    is_i64(files_in_dir(), before + 1, "no temporary file is left");
+}
+
+static void test_folder(void) {
+    bool made;
+    is_i64(tni_folder_make(at("new"), &made), 0, "a folder");
+    ok(made, "is made");
+    is_i64(tni_folder_make(at("new"), &made), 0, "once more");
+    ok(!made, "it is there");
+    is_i64(tni_folder_make(at("none/x"), &made), TN_EFILE, "in no folder");
+    ok(strstr(tni_error(), "none/x: the folder cannot be made: No such"), "says: %s", tni_error());
+    is_i64(tni_folder_make(at("b"), &made), TN_EFILE, "a file in its place");
+    ok(strstr(tni_error(), "b: is a file"), "says: %s", tni_error());
+    is_i64(tni_folder_make("/proc", &made), TN_EFILE, "nobody can write there");
+    ok(strstr(tni_error(), "/proc: files cannot be made in the folder"), "says: %s", tni_error());
+    ok(!rmdir(at("new")), "it is left empty");
+}
+
 static void test_failures(void) {
     int64_t live = tni_alloc_live();
-    for (int n = 1; n < 5; n++) {
+    for (int n = 1; n < 6; n++) {
+        bool made;
         tni_file f;
         char *text = NULL;
         tni_fail_alloc_at(n);
@@ -116,9 +154,10 @@ static void test_failures(void) {
         if (!code) tni_file_close(&f);
         if (!code) code = tni_file_read(at("b"), 10, &text, NULL);
         if (!code) code = tni_file_write(at("c"), "x", 1);
+        if (!code) code = tni_folder_make(dir, &made);
         tni_fail_alloc_at(0);
         tni_free(text);
-        ok(code == (n < 4 ? TN_EMEMORY : 0), "allocation %d fails: %s", n, tni_status_name(code));
+        ok(code == (n < 5 ? TN_EMEMORY : 0), "allocation %d fails: %s", n, tni_status_name(code));
         is_i64(tni_alloc_live(), live, "no leak");
     }
 }
@@ -130,6 +169,8 @@ int main(void) {
     test_refused();
     test_read();
     test_write();
+    test_stream();
+    test_folder();
     test_failures();
     char cmd[64];
     snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);

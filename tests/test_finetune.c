@@ -295,6 +295,8 @@ static void test_misuse(void) {
     is_not_made(d, TN_OPT(tn_llm_train_opt, .weight_decay = INFINITY), TN_EVALUE, "weight decay");
     is_not_made(longest, TN_OPT(tn_llm_train_opt, .batch = 1), TN_EVALUE,
                 "an example has 21 tokens; the model has 16 positions");
+    is_i64(tn_llm_adapter_load(model, dir), TN_EFILE, "a folder without an adapter");
+    ok(strstr(tn_error(), "no folder with an adapter"), "says: %s", tn_error());
     ok(tn_llm_describe(model).adapter > 0, "the adapter is still there");
     tn_llm_trainer_free(NULL);
     tn_llm_data_free(d), tn_llm_data_free(longest);

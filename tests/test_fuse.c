@@ -140,6 +140,8 @@ static void test_no_room(void) {
     MUST(!tn_llm_fuse(m, in_dir("fused"), NULL));
     ok(!unlink(in_dir("fused/mine")), "a folder that was there keeps its files");
     drop_fused();
+    is_i64(tn_llm_fuse(m, in_dir("config.json"), NULL), TN_EFILE, "a file in its place");
+    ok(strstr(tn_error(), "config.json: is a file"), "says: %s", tn_error());
     tn_llm_free(m);
 }
 

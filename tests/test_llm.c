@@ -252,6 +252,8 @@ static void test_open_errors(void) {
     tn_llm *m = (tn_llm *)1;
     is_i64(tn_llm_open("/nowhere", &m), TN_EFILE, "no such file");
     ok(!m && strstr(tn_error(), "/nowhere"), "%s", tn_error());
+    is_i64(tn_llm_open("/proc/self/fd", &m), TN_EFILE, "a folder that is no model");
+    ok(!m && strstr(tn_error(), "a Hugging Face folder has config.json"), "%s", tn_error());
     MUST(!truncate(at("model.safetensors"), 200));
     is_i64(tn_llm_open(dir, &m), TN_EFORMAT, "a cut file");
     ok(!m && strstr(tn_error(), "model.safetensors"), "%s", tn_error());

@@ -209,3 +209,25 @@ int tni_file_write_stream(const char *path, int (*part)(void *ud, size_t i, tni_
     tni_free(temp);
     return code;
 }
+
+static int mmap_probe(const char *dir) {
+    size_t n = strlen(dir) + 16;
+    char *name = tni_alloc(n);
+    if (!name) return tni_fail_memory(n, "a file name");
+    snprintf(name, n, "%s/.tenon-XXXXXX", dir);
+    int fd = mkstemp(name), code = 0;
+    if (fd < 0) code = mmap_fail(dir, "files cannot be made in the folder");
+    if (fd >= 0) close(fd), unlink(name);
+    tni_free(name);
+    return code;
+}
+
+int tni_folder_make(const char *path, bool *made) {
+    struct stat st;
+    *made = !mkdir(path, 0777);
+    if (*made) return 0;
+    if (errno != EEXIST) return mmap_fail(path, "the folder cannot be made");
+    if (!stat(path, &st) && !S_ISDIR(st.st_mode))
+        return tni_fail(TN_EFILE, "%s: is a file, and a folder is needed", path);
+    return mmap_probe(path);
+}

@@ -4,6 +4,7 @@
 #define TNI_BASE_MMAP_H
 
 #include "base/str.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,5 +34,9 @@ int tni_file_write_parts(const char *path, const tni_bytes *parts,
  * A call that fails ends the writing with its status. */
 int tni_file_write_stream(const char *path, int (*part)(void *ud, size_t i, tni_bytes *out),
                           void *ud, size_t n);
+
+/* Makes a folder, or takes one that is there (*made is false): TN_EFILE unless files can be made in
+ * it. */
+int tni_folder_make(const char *path, bool *made);
 
 #endif

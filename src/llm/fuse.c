@@ -239,13 +239,12 @@ static int fuse_write(fuse *f, const char *dir) {
     const tni_source *s = f->m->source;
     char path[FUSE_PATH];
     struct stat st;
-    int status = 0;
+    bool made;
     snprintf(path, sizeof path, "%s/%s", dir, s->gguf ? "model.gguf" : "model.safetensors");
     if (!stat(path, &st))
         return tni_fail(TN_EFILE, "%s: there is a model already, which is not overwritten", path);
-    bool made = !mkdir(dir, 0777);
-    if (!made && errno != EEXIST)
-        return tni_fail(TN_EFILE, "%s: the folder cannot be made: %s", dir, strerror(errno));
+    int status = tni_folder_make(dir, &made);
+    if (status) return status;
     if (!s->gguf) status = fuse_copy_all(s->path, dir);
     if (!status) status = s->gguf ? fuse_write_gguf(f, path) : fuse_write_st(f, path);
     if (status) unlink(path); /* written before a cut of the source was noticed */

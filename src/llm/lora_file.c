@@ -7,10 +7,9 @@
 #include "llm/json.h"
 #include "llm/lora.h"
 #include "llm/source.h"
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 enum { LORA_PATH = 4096, LORA_NAME = 192, LORA_JSON_LIMIT = 16 << 20 };
 
@@ -209,6 +208,9 @@ int tn_llm_adapter_load(tn_llm *m, const char *dir) {
     tni_adapter a = {0};
     if (!m->layer) return tni_fail(TN_ESTATE, "adapter: the model has no weights");
     snprintf(path, sizeof path, "%s/adapter_config.json", dir);
+    if (access(path, F_OK))
+        return tni_fail(TN_EFILE, "%s: no folder with an adapter: adapter_config.json is missing",
+                        dir);
     int status = lora_config(m, path, &a);
     size_t n = (size_t)m->layers * TNI_LORA_SITES;
     tni_lora *fresh = status ? NULL : tni_calloc(n, sizeof *fresh);
@@ -291,10 +293,10 @@ int tni_lora_write_config(const tn_llm *m, const char *path) {
 int tn_llm_adapter_save(const tn_llm *m, const char *dir) {
     char path[LORA_PATH];
     if (!m->adapter.rank) return tni_fail(TN_ESTATE, "adapter: the model has none");
-    if (mkdir(dir, 0777) && errno != EEXIST)
-        return tni_fail(TN_EFILE, "%s: the folder cannot be made: %s", dir, strerror(errno));
+    bool made;
+    int status = tni_folder_make(dir, &made);
     snprintf(path, sizeof path, "%s/adapter_config.json", dir);
-    int status = tni_lora_write_config(m, path);
+    if (!status) status = tni_lora_write_config(m, path);
     snprintf(path, sizeof path, "%s/adapters.safetensors", dir);
     return status ? status : tni_lora_write(m, path);
 }

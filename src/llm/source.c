@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { SOURCE_JSON_LIMIT = 16 << 20 };
 
@@ -14,6 +15,10 @@ static int source_config(tni_source *s) {
     char path[4096], *text;
     size_t n;
     snprintf(path, sizeof path, "%s/config.json", s->path);
+    if (access(path, F_OK))
+        return tni_fail(
+            TN_EFILE, "%s: no model: a Hugging Face folder has config.json; of GGUF, name the file",
+            s->path);
     int status = tni_file_read(path, SOURCE_JSON_LIMIT, &text, &n);
     if (status) return status;
     status = tni_json_parse(text, n, JSON_REJECT_DUPLICATES, path, &s->config);

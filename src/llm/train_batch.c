@@ -43,8 +43,10 @@ int tni_order_make(const tn_llm *m, const tn_llm_data *d, int64_t batch, uint64_
                         "training: an example has %lld tokens; the model has %lld positions",
                         (long long)d->longest, (long long)m->context);
     if (n < batch)
-        return tni_fail(TN_EVALUE, "training: %lld examples are fewer than a batch of %lld",
-                        (long long)n, (long long)batch);
+        return tni_fail(
+            TN_EVALUE,
+            "training: %lld examples are fewer than a batch of %lld: a smaller batch is needed",
+            (long long)n, (long long)batch);
     p->order = tni_alloc_array((size_t)n, sizeof *p->order);
     p->turn = tni_alloc_array((size_t)p->n, sizeof *p->turn);
     if (!p->order || !p->turn)

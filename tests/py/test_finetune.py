@@ -248,7 +248,11 @@ def test_fuse_quantised(small, whole, text, tmp_path):
     (["--model", "x", "--adapter", "y"], "--data is needed"),
     (["--data", "x", "--adapter", "y"], "--model is needed"),
     (["--model", "x", "--data", "y", "--adapter", "z", "--optimizer", "sgd"], "adam and adamw"),
-    (["--batch", "0"], "out of range"),
+    (["--batch", "0"], "--batch: 0 is out of range, 1 to 4096"),
+    (["--rank", "-1"], "--rank: -1 is out of range, 1 to 4096"),
+    (["--iters", "0"], "--iters: 0 is out of range, 1 to 1000000000"),
+    (["--iters", "many"], '"many" is not a whole number'),
+    (["--seed"], "--seed needs a value"),
 ])
 def test_usage_errors(args, message):
     done = subprocess.run([PROGRAM, "finetune", *args], capture_output=True, text=True)
@@ -270,13 +274,71 @@ def test_nothing_to_resume(small, data, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+def test_a_finished_run_says_so(small, data, whole, tmp_path):
+    out = tmp_path / "a"
+    shutil.copytree(whole[0], out)
+    done = run(small, data, out, "--resume", "--iters", 40)
+    assert done.returncode == 0 and "has 40 steps already: a larger --iters" in done.stdout
+    assert contents(out) == contents(whole[0])
+
+
+@pytest.mark.parametrize("adapter,message", [
+    ("file", "is a file, and a folder is needed"),
+    ("file/a", "the folder cannot be made"),
+    ("none/a", "the folder cannot be made"),
+    ("/proc", "files cannot be made in the folder"),
+])
+def test_folders_that_cannot_be(small, data, tmp_path, adapter, message):
+    """Seen before the first step, and before the model is read."""
+    (tmp_path / "file").write_text("x")
+    done = run(small, data, tmp_path / adapter)
+    assert done.returncode == 1 and message in done.stderr and not done.stdout
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_batch_larger_than_the_data(small, data, tmp_path):
+    done = run(small, data, tmp_path / "a", "--batch", 9)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "8 examples are fewer than a batch of 9: a smaller batch" in done.stderr
+    assert not (tmp_path / "a").exists()
+
+
+def test_one_example(small, tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "all that there is"}\n')
+    done = run(small, str(tmp_path), tmp_path / "a", "--batch", 1, "--iters", 2)
+    assert done.returncode == 0 and "train.jsonl: 1 example, " in done.stdout
+
+
+@pytest.mark.parametrize("args", [["generate", "--prompt", "The", "--raw", "--max-tokens", "1"],
+                                  ["perplexity", "--text", __file__],
+                                  ["fuse", "--save", "/nowhere/a"]])
+def test_no_adapter_there(small, data, args):
+    for adapter in ("/nowhere", data, __file__, ""):
+        done = subprocess.run([PROGRAM, *args, "--model", small, "--adapter", adapter],
+                              capture_output=True, text=True)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and not done.stdout
+        assert "no folder with an adapter" in done.stderr
+
+
+def test_no_data_there(small, data, tmp_path):
+    for folder in (tmp_path, tmp_path / "none", data + "/train.jsonl"):
+        done = run(small, str(folder), tmp_path / "a")
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and not done.stdout
+        assert "no folder with a train.jsonl in it" in done.stderr
+        assert not (tmp_path / "a").exists()
+
+
 def test_bad_data_is_named(small, tmp_path):
     (tmp_path / "train.jsonl").write_text('{"text": "a"}\n{"txt": "b"}\n')
     done = run(small, str(tmp_path), tmp_path / "a")
     assert done.returncode == 1 and "train.jsonl, line 2: neither" in done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "a").exists()
-    done = run(small, str(tmp_path / "none"), tmp_path / "a")
-    assert done.returncode == 1 and "train.jsonl" in done.stderr
+    (tmp_path / "train.jsonl").write_text('{"text": "a"}\n\n{"text": "b')
+    done = run(small, str(tmp_path), tmp_path / "a")
+    assert done.returncode == 1 and "train.jsonl, line 2: the line is empty" in done.stderr
+    (tmp_path / "train.jsonl").write_text("")
+    done = run(small, str(tmp_path), tmp_path / "a")
+    assert done.returncode == 1 and "train.jsonl: the file has no examples" in done.stderr
 
 
 def test_a_loss_that_is_no_number(small, data, tmp_path):
