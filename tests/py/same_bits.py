@@ -13,6 +13,7 @@ import numpy as np
 
 import ops_table as table
 import tn
+import tn_trans
 
 ELEMENTWISE_LAYOUTS = {1: ["large", "large transposed", "strided", "3-d"],
                        2: ["large", "large strided", "outer", "strided"],
@@ -92,6 +93,44 @@ def products():
             yield ("quantized_matmul", bits, m), lambda: tn.quantized_matmul(x, *w, True, 64, bits)
 
 
+def rows(x, u):
+    at = tn.array(np.arange(400, dtype=np.int32) * 7 % 90)
+    return tn.scatter_add(tn.take(x, at, 0), [at], tn.expand_dims(u, (1,)), (0,))
+
+
+def apart(f, n):
+    """Over the first axis of n arguments."""
+    return tn_trans.vmap(f, (0,) * n)
+
+
+def differentiable(dtype):
+    """Names, functions and their arguments, large enough for several threads."""
+    q, k, v = [tame(dtype, (2, h, n, 24), "sdpa") for h, n in ((4, 130), (2, 170), (2, 170))]
+    sinks, mask = tame("float32", (4,), "sinks"), tn.greater(tame("float32", (130, 170), "mask"), -0.5)
+    yield "attention", lambda *a: tn.sdpa(*a, 0.2, True), (q, k, v)
+    yield "attention with a mask", lambda *a: tn.sdpa(*a[:3], 0.2, mask=mask, sinks=a[3]), (q, k, v, sinks)
+    x, w = tame(dtype, (3, 150, 257), "x"), tame(dtype, (257,), "w")
+    yield "rms_norm", lambda x, w: tn.fast_rms_norm(x, w, 1e-5), (x, w)
+    yield "layer_norm", lambda x, w: tn.fast_layer_norm(x, w, w, 1e-5), (x, w)
+    yield "rms_norms", apart(lambda x, w: tn.fast_rms_norm(x, w, 1e-5), 2), (x, tame(dtype, (3, 257), "w"))
+    image, taps = tame(dtype, (3, 17, 19, 8), "image"), tame(dtype, (16, 3, 3, 4), "taps")
+    yield "conv", lambda x, w: tn.conv("2d", x, w, groups=2, stride=2, padding=1), (image, taps)
+    yield "max_pool", lambda x: tn.max_pool(x, 3, 2, 1), (image,)
+    yield "softmax", lambda x: tn.softmax(x, (-1,)), (x,)
+    yield "log sums", lambda x: tn.logcumsumexp(x, 1, False, True), (x,)
+    yield "products", lambda x: tn.cumprod(x, 1, False, True), (x,)
+    yield "rows", rows, (tame(dtype, (400, 33), "table"), tame(dtype, (400, 33), "rows"))
+    yield "matmul", tn.matmul, (tame(dtype, (70, 257), "a"), tame(dtype, (257, 67), "b"))
+
+
+def gradients():
+    for dtype in tn.FLOATS:
+        for name, f, x in differentiable(dtype):
+            for k in range(len(x)):
+                loss = lambda *a: tn.sum(tn.square(f(*a)), None, False)  # noqa: E731
+                yield ("gradient", name, dtype, k), lambda: tn_trans.grad(loss, k)(*x)
+
+
 # ---- Chains -------------------------------------------------------------------------------------------------
 
 SHAPES = [(24, 37), (1, 37), (24, 1), (37,), ()]
@@ -144,7 +183,7 @@ def main(threads):
     isa = tn.isa().decode()
     if os.environ.get("TENON_ISA", isa) != isa:
         return
-    for group in (elementwise, reductions, layers, products, chains):
+    for group in (elementwise, reductions, layers, products, gradients, chains):
         for n in threads:
             tn.check(tn.set_threads(n))
             sums = {}

@@ -12,7 +12,7 @@ import same_bits
 import tn
 from test_structural import scope  # noqa: F401
 
-GROUPS = ["elementwise", "reductions", "layers", "products", "chains"]
+GROUPS = ["elementwise", "reductions", "layers", "products", "gradients", "chains"]
 ISAS = ["ref", "avx2", "avx512", "neon"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 
