@@ -2,7 +2,9 @@
  * compiled, in turns. Medians of one step and their ratio.
  *     bench_compile [rounds]                                                 default 51
  * "chain": ten element-wise ops of 16 floats, every second a row sum (so that nothing fuses whole).
- * "mlp": a training step with Adam of an MLP of `in`, `hidden` and 10 units. */
+ * "mlp": a training step with Adam of an MLP of `in`, `hidden` and 10 units.
+ * Then what a new size costs: a transformer of 6 layers, 64 wide, over texts of 32 to 231 places.
+ */
 #include "bench.h"
 #include <tenon/nn.h>
 
@@ -89,6 +91,52 @@ static double run(model *m, bool compiled) {
     return (now() - begin) / m->steps;
 }
 
+/* ---- new sizes ---- */
+
+enum { LAYERS = 6, WIDTH = 64, SHORTEST = 32, SIZES = 200 };
+
+static int encode(tn_list in, tn_array **out, int n_out, void *ud) {
+    (void)n_out;
+    const tn_sdpa_opt *causal = TN_OPT(tn_sdpa_opt, .causal = true);
+    out[0] = tn_nn_transformer_encoder_call(ud, in.v[0], causal, false);
+    return 0;
+}
+
+/* Seconds for all sizes, each new to it. */
+static double sizes(tn_nn_transformer_encoder *s, bool compiled, bool shapeless) {
+    tn_compile_opt opt = {.size = sizeof opt, .shapeless = shapeless, .capacity = SIZES + 1};
+    tn_compiled *c = compiled ? tn_compile(encode, s, 1, &opt) : NULL;
+    double begin = 0;
+    check(compiled && !c);
+    for (int i = -2; i < SIZES; i++) /* the first two show what is free */
+        TN_SCOPE {
+            tn_array *y, *x = tn_zeros(TN_SHAPE(1, SHORTEST + i, WIDTH), TN_F32);
+            if (!i) begin = now();
+            check(c ? tn_compiled_call(c, TN_LIST(x), &y)
+                    : encode(TN_LIST(x), &y, 1, s) || tn_eval(TN_LIST(y)));
+        }
+    double seconds = now() - begin;
+    tn_compiled_free(c);
+    return seconds;
+}
+
+static void compare_sizes(int rounds) {
+    static double plain[ROUNDS_MAX], traced[ROUNDS_MAX], open[ROUNDS_MAX];
+    tn_nn_transformer_encoder s;
+    tn_params *p = tn_params_new();
+    check(!p || tn_nn_transformer_encoder_init(&s, p, "encoder", LAYERS, WIDTH, 4, NULL));
+    for (int r = 0; r < rounds; r++)
+        plain[r] = sizes(&s, false, false), traced[r] = sizes(&s, true, false),
+        open[r] = sizes(&s, true, true);
+    qsort(plain, (size_t)rounds, sizeof(double), by_value);
+    qsort(traced, (size_t)rounds, sizeof(double), by_value);
+    qsort(open, (size_t)rounds, sizeof(double), by_value);
+    printf("\n%d new sizes, us each: plain %.0f, compiled %.0f, shapeless %.0f\n", SIZES,
+           1e6 * plain[rounds / 2] / SIZES, 1e6 * traced[rounds / 2] / SIZES,
+           1e6 * open[rounds / 2] / SIZES);
+    tn_params_free(p);
+}
+
 int main(int argc, char **argv) {
     static model models[] = {{.name = "chain", .batch = 1, .in = 16, .steps = 2000},
                              {.name = "mlp", .batch = 1, .in = 16, .hidden = 16, .steps = 500},
@@ -112,5 +160,6 @@ int main(int argc, char **argv) {
         tn_compiled_free(m->c), tn_optim_free(m->o), tn_params_free(m->p);
         tn_drop(m->x), tn_drop(m->y);
     }
+    compare_sizes(rounds < 5 ? rounds : 5);
     return 0;
 }

@@ -359,6 +359,38 @@ static void test_plans(void) {
     tn_compiled_free(NULL);
 }
 
+/* Lazy weights from elsewhere: computed once and shared by all plans. */
+static int captures(tn_list in, tn_array **out, int n_out, void *ud) {
+    tn_array *w = *(tn_array **)ud;
+    (void)n_out;
+    out[0] = tn_matmul(in.v[0], tn_swapaxes(w, 0, 1));
+    return 0;
+}
+
+static void test_captured(void) {
+    tn_array *w = NULL, *y, *want;
+    TN_SCOPE {
+        (void)!tn_assign(&w, tn_random_normal(TN_SHAPE(300, 400), TN_F32, tn_random_key(7)));
+    }
+    tn_compiled *c = tn_compile(captures, &w, 1, NULL);
+    size_t active[2] = {0};
+    bool equal = true;
+    for (int n = 1; n <= 6; n++)
+        TN_SCOPE {
+            tn_array *x = batch(n, n, 400);
+            int status = tn_compiled_call(c, TN_LIST(x), &y);
+            if (n == 1) ok(!status && tn_is_evaluated(w), "a lazy weight is evaluated where it is");
+            equal = !status && !captures(TN_LIST(x), &want, 1, &w) && same_bytes(want, y) && equal;
+            if (n == 1) active[0] = tn_memory_stats().active;
+        }
+    active[1] = tn_memory_stats().active;
+    ok(equal, "the same bits with it");
+    tn_compiled_free(c);
+    ok(active[1] < active[0] + 300 * 400, "no plan has a copy of it (%lld bytes more)",
+       (long long)(active[1] - active[0]));
+    tn_drop(w);
+}
+
 static tn_array *compiled_inside(tn_list in, void *ud) {
     tn_array *y;
     return tn_compiled_call(ud, in, &y) ? tn_error_array(TN_EVALUE, "%s", tn_error())
@@ -573,6 +605,7 @@ int main(void) {
     test_random(draws, "draws go on as without");
     test_random(seeds, "a seed inside");
     test_plans();
+    test_captured();
     test_inside();
     test_misuse();
     test_allocations();

@@ -74,6 +74,8 @@ static inline int64_t tni_compiled_kind(const tn_array *a) {
 /* fn as a function of its inputs and state that gives its outputs and new state; `ud` is the
  * tn_compiled. The slots are as before. */
 int tni_compiled_fns(tn_list in, tn_array **out, int n_out, void *ud);
+/* Evaluates what lies in the graph of the results, depends on no tracer and is held by others. */
+int tni_compiled_outside(int n, tn_array *const *results);
 /* Finds out what it does for x[0..n) (inputs, state, key) and plans that; NULL with the message
  * set. *known: fn was not run, since a recording was open for these sizes. */
 compiled_plan *tni_compiled_plan(tn_compiled *c, int n, tn_array *const *x, bool *known);

@@ -360,6 +360,7 @@ compiled_plan *tni_compiled_plan(tn_compiled *c, int n, tn_array *const *x, bool
     tn_scope *s = tn_scope_begin();
     int status = plan_trace_open(&r, c, n, x);
     if (!status) status = plan_call(&r, known);
+    if (!status) status = tni_compiled_outside(r.n_res, r.res);
     if (!status) status = plan_simplify(&r);
     if (!status) status = plan_constants(&r);
     if (!status) p = plan_best(&r);
