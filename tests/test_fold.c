@@ -167,6 +167,7 @@ enum { HALVES = 1 << TN_F16 | 1 << TN_BF16, WIDE = 1 << TN_F32 | 1 << TN_F64, AL
     R(sub_from, ALL, "mul add", tn_neg(tn_sub(s->p, tn_mul(tn_neg(x), s->q))))                     \
     R(row_numbers, ALL, "mul", tn_mul(tn_mul(x, NUM(3)), NUM(0.75)))                               \
     R(add_mul_add, WIDE, "mul add", tn_add(tn_mul(tn_add(x, s->p), s->q), s->p))                   \
+    R(add_mul_mul, HALVES, "add mul", tn_mul(tn_mul(tn_add(x, s->p), s->q), s->p))                 \
     R(add_mul_add_halves, HALVES, "add mul add", tn_add(tn_mul(tn_add(x, s->p), s->q), s->p))      \
     /* as it is: nothing to gain, or not along the channels, or not constant */                    \
     R(stays_row, ALL, "add mul", tn_mul(tn_add(x, s->p), s->q))                                    \
@@ -335,7 +336,8 @@ static void test_stays(void) {
 
 typedef struct edge {
     tn_dtype d;
-    double w, first, second; /* the weights of a convolution, 0: none; two rows' numbers */
+    double w, first,
+        second; /* the weights of a convolution (0: none) or what x is; two rows' numbers */
     const char *left;
 } edge;
 
@@ -357,6 +359,15 @@ static int fn_shifts(tn_list in, tn_array **out, int n_out, void *ud) {
     tn_array *y = tn_conv1d(in.v[0], w, NULL);
     (void)n_out;
     out[0] = tn_mul(tn_sub(y, tn_scalar(e->first, e->d)), tn_scalar(e->second, e->d));
+    return 0;
+}
+
+/* Sums that fit where the sum of their constants does not. */
+static int fn_sums(tn_list in, tn_array **out, int n_out, void *ud) {
+    const edge *e = ud;
+    tn_array *x = tn_minimum(in.v[0], tn_scalar(e->w, e->d));
+    (void)n_out;
+    out[0] = tn_add(tn_add(x, tn_scalar(e->first, e->d)), tn_scalar(e->second, e->d));
     return 0;
 }
 
@@ -392,6 +403,11 @@ static void test_edges(void) {
         {TN_F16, 1, 100, 100, "conv sub mul"},
         {TN_F32, 1, 100, 100, "conv add"},
     };
+    static const edge sums[] = {
+        {TN_F16, -30000, 40000, 40000, "minimum add add"},
+        {TN_F32, -30000, 40000, 40000, "minimum add"},
+    };
+    for (size_t i = 0; i < sizeof sums / sizeof *sums; i++) test_edge(fn_sums, &sums[i]);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) test_edge(fn_edge, &rows[i]);
     for (size_t i = 0; i < sizeof shifts / sizeof *shifts; i++) test_edge(fn_shifts, &shifts[i]);
 }
@@ -464,6 +480,39 @@ static void test_random(void) {
         }
     ok(fine, "random chains: the same values");
     ok(after * 10 < before * 8, "random chains: %d nodes, then %d", before, after);
+}
+
+/* Time and memory grow with the chain, not its square. */
+static void test_long(void) {
+    TN_SCOPE {
+        tn_array *x = values(TN_F64, TN_SHAPE(2, 3)), *y = x, *out;
+        tn_array *c = held(tn_array_new((double[]){1.5, -1.25, 2}, TN_F64, TN_SHAPE(3)));
+        for (int i = 0; i < 50000; i++) y = tn_div(tn_mul(tn_add(y, c), c), c);
+        out = y;
+        ok(!tni_simplify(1, &x, 1, &out, true), "a chain of 150000 rows");
+        char names[64];
+        op_names(TN_LIST(out), names, sizeof names);
+        double off = distance(out, tn_add(x, tn_mul(c, tn_scalar(50000, TN_F64))));
+        ok(!strcmp(names, "add") && off < 1e-6, "is one: %s, off by %g", names, off);
+    }
+}
+
+/* What belongs to another stream is not gathered. */
+static void test_streams(void) {
+    tn_stream *other = tn_stream_new();
+    TN_SCOPE {
+        set s = make(TN_F32);
+        tn_array *x = values(TN_F32, TN_SHAPE(2, 5, 6, 4));
+        tn_array *y = CONV(s.w, .groups = 1), *out = NULL;
+        tn_stream *was = tn_use(other);
+        out = y = tn_mul(y, s.a);
+        tn_use(was);
+        char names[64];
+        int status = tni_simplify(1, &x, 1, &out, true);
+        op_names(TN_LIST(out), names, sizeof names);
+        ok(!status && !strcmp(names, "conv mul") && same_bits(out, y), "two streams: %s", names);
+    }
+    tn_stream_free(other);
 }
 
 /* ---- failures ---- */
@@ -685,6 +734,8 @@ int main(void) {
     test_stays();
     test_edges();
     test_random();
+    test_long();
+    test_streams();
     memory_check(memory_run, 60);
     test_mixed();
     test_packed();

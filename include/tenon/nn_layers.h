@@ -111,7 +111,8 @@ typedef struct tn_nn_batch_norm {
 } tn_nn_batch_norm;
 /* x [N, ..., dims], every channel by the mean and variance of all its numbers in the batch, which
  * also move the running ones in their slots; outside training by the running ones. Looks at eps,
- * momentum, no_affine, no_bias, no_running. In training a channel must have two numbers. */
+ * momentum, no_affine, no_bias, no_running. In training a channel must have two numbers. Outside
+ * it, in a function compiled with `fold`, it goes into the weights of the layer before it. */
 TN_API int tn_nn_batch_norm_init(tn_nn_batch_norm *l, tn_params *p, const char *name, int64_t dims,
                                  const tn_nn_norm_opt *opt) TN_MUST_CHECK;
 TN_API tn_array *tn_nn_batch_norm_call(tn_nn_batch_norm *l, tn_array *x, bool training);
