@@ -156,65 +156,8 @@ static int sdpa_run(sdpa_job *j, int64_t heads) {
     return j->status ? tni_fail_memory(0, "attention") : 0;
 }
 
-/* ---- f64: one row at a time, in double ---- */
-
-static double sdpa_load64(const tni_view *v, int64_t at) {
-    return v->dtype == TN_F64 ? ((const double *)v->data)[at]
-                              : (double)tni_attention_number(v->dtype, v->data, at);
-}
-
-/* The score of query row (b, head, i) for key n, masked. */
-static double sdpa_score64(const sdpa_job *j, int64_t b, int64_t head, int64_t i, int64_t n) {
-    const tni_view *q = &j->a.c->in[0], *k = &j->a.c->in[1], *m = &j->a.c->in[3];
-    int64_t qa = b * q->strides[0] + head * q->strides[1] + i * q->strides[2];
-    int64_t ka = b * k->strides[0] + head / j->a.group * k->strides[1] + n * k->strides[2];
-    double s = 0;
-    for (int64_t x = 0; x < j->a.d; x++)
-        s += sdpa_load64(q, qa + x * q->strides[3]) * sdpa_load64(k, ka + x * k->strides[3]);
-    s *= (double)j->a.p->scale;
-    if (j->a.p->mask == TNI_MASK_CAUSAL) return n <= i + j->a.lk - j->a.lq ? s : -(double)INFINITY;
-    if (j->a.p->mask == TNI_MASK_NONE) return s;
-    int64_t ma = b * m->strides[0] + head * m->strides[1] + i * m->strides[2] + n * m->strides[3];
-    if (j->a.p->mask == TNI_MASK_ADD) return s + sdpa_load64(m, ma);
-    return ((const uint8_t *)m->data)[ma] ? s : -(double)INFINITY;
-}
-
-static void sdpa_row64(const sdpa_job *j, int64_t b, int64_t head, int64_t i, double *s,
-                       double *out) {
-    const tni_view *v = &j->a.c->in[2];
-    double sink = (double)tni_attention_sink(&j->a, b, head), top = sink, sum = 0;
-    for (int64_t n = 0; n < j->a.lk; n++) {
-        s[n] = sdpa_score64(j, b, head, i, n);
-        top = s[n] > top || isnan(s[n]) ? s[n] : top;
-    }
-    for (int64_t x = 0; x < j->a.dv; x++) out[x] = 0;
-    if (top == -(double)INFINITY) return;
-    sum = exp(sink - top);
-    for (int64_t n = 0; n < j->a.lk; n++) {
-        double p = exp(s[n] - top);
-        int64_t va = b * v->strides[0] + head / j->a.group * v->strides[1] + n * v->strides[2];
-        sum += p;
-        for (int64_t x = 0; x < j->a.dv; x++) out[x] += p * sdpa_load64(v, va + x * v->strides[3]);
-    }
-    for (int64_t x = 0; x < j->a.dv; x++) out[x] /= sum;
-}
-
-static void sdpa_range64(void *ctx, int64_t begin, int64_t end, int worker) {
-    sdpa_job *j = ctx;
-    int64_t heads = j->a.hkv * j->a.group;
-    double *s = tni_scratch_array((size_t)j->a.lk, sizeof *s);
-    (void)worker;
-    if (!s) j->status = TN_EMEMORY;
-    for (int64_t r = begin; r < end && s; r++)
-        sdpa_row64(j, r / (heads * j->a.lq), r / j->a.lq % heads, r % j->a.lq, s,
-                   (double *)j->a.c->out->data + r * j->a.dv);
-    tni_scratch_give(s);
-}
-
 int tni_cpu_sdpa(const tni_call *c) {
+    if (c->in[0].dtype == TN_F64) return tni_cpu_sdpa64(c);
     sdpa_job j = {.a = tni_attention_of(c)};
-    const tni_view *q = &c->in[0];
-    if (q->dtype != TN_F64) return sdpa_run(&j, q->shape[0] * j.a.hkv);
-    tni_parallel(q->shape[0] * q->shape[1] * j.a.lq, 1, sdpa_range64, &j);
-    return j.status ? tni_fail_memory(0, "attention") : 0;
+    return sdpa_run(&j, c->in[0].shape[0] * j.a.hkv);
 }

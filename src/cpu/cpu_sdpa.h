@@ -6,6 +6,8 @@
 
 int tni_cpu_sdpa(const tni_call *c);
 int tni_cpu_sdpa_vjp(const tni_call *c);
-int tni_cpu_sdpa_vjp64(const tni_call *c); /* all of f64 but the sinks */
+/* All of f64 but the sinks. */
+int tni_cpu_sdpa64(const tni_call *c);
+int tni_cpu_sdpa_vjp64(const tni_call *c);
 
 #endif

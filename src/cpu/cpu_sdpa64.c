@@ -1,5 +1,5 @@
-/* The gradients of attention in f64: the way of cpu_sdpa_vjp.c, a key-value head after the other,
- * its blocks of rows in their order. */
+/* Attention in f64 and its gradients: a block of rows against all the keys that they see, in the
+ * way of cpu_sdpa_vjp.c. For the gradients a key-value head takes its blocks in their order. */
 #include "base/err.h"
 #include "base/scratch.h"
 #include "base/thread.h"
@@ -65,59 +65,41 @@ static void wide_mask(const wide_job *j, const wide_block *k, int64_t r, double 
     }
 }
 
-/* P and dP to P and dS, a row at a time. */
+/* Scores of row r to P; what the sink takes of it. */
+static double wide_softmax(const wide_job *j, const wide_block *k, int64_t r, int64_t head) {
+    double *p = k->p + r * k->keys, sum;
+    double sink = (double)tni_attention_sink(&j->a, k->at.b, head), top = sink;
+    wide_mask(j, k, r, p);
+    for (int64_t i = 0; i < k->keys; i++) top = p[i] > top || isnan(p[i]) ? p[i] : top;
+    if (top == -(double)INFINITY) top = 0; /* a row that may look nowhere */
+    sum = sink = exp(sink - top);
+    for (int64_t i = 0; i < k->keys; i++) p[i] = exp(p[i] - top), sum += p[i];
+    if (sum == 0) sum = 1;
+    for (int64_t i = 0; i < k->keys; i++) p[i] /= sum;
+    return sink / sum;
+}
+
+/* Scores and dP to P and dS, a row at a time. */
 static void wide_rows(const wide_job *j, const wide_block *k) {
     for (int64_t r = 0; r < k->at.n; r++) {
-        double *p = k->p + r * k->keys, *ds = k->ds + r * k->keys;
         int64_t head = tni_attention_head(&j->a, &k->at, r);
-        double sink = (double)tni_attention_sink(&j->a, k->at.b, head), top = sink, delta = 0;
-        wide_mask(j, k, r, p);
-        for (int64_t i = 0; i < k->keys; i++) top = p[i] > top || isnan(p[i]) ? p[i] : top;
-        if (top == -(double)INFINITY) top = 0; /* a row that may look nowhere */
-        double sum = sink = exp(sink - top);
-        for (int64_t i = 0; i < k->keys; i++) p[i] = exp(p[i] - top), sum += p[i];
-        for (int64_t i = 0; i < k->keys && sum != 0; i++) p[i] /= sum, delta += p[i] * ds[i];
+        double sink = wide_softmax(j, k, r, head), delta = 0;
+        double *p = k->p + r * k->keys, *ds = k->ds + r * k->keys;
+        for (int64_t i = 0; i < k->keys; i++) delta += p[i] * ds[i];
         for (int64_t i = 0; i < k->keys; i++) ds[i] = p[i] * (ds[i] - delta);
-        if (j->sinks) j->sinks[k->at.b * j->a.hkv * j->a.group + head] -= sink / sum * delta;
+        if (j->sinks) j->sinks[k->at.b * j->a.hkv * j->a.group + head] -= sink * delta;
     }
 }
 
-static void wide_add(double *sum, const double *x, int64_t n) {
-    for (int64_t i = 0; i < n; i++) sum[i] += x[i];
-}
-
-static int wide_run_block(const wide_job *j, wide_block *k) {
-    const tni_attention *a = &j->a;
-    const tni_view *keys = &a->c->in[1], *values = &a->c->in[2];
-    int64_t n = k->keys = tni_attention_most(a, &k->at), m = k->at.n;
-    k->ds = k->p + m * n;
-    wide_load(j, &k->at, &a->c->in[0], (double)a->p->scale, k->q);
-    wide_load(j, &k->at, j->g, 1, k->g);
-    int status = wide_product(m, n, a->d, wide_mat(k->q, a->d, 1),
-                              tni_attention_cache(keys, &k->at, 0, true), k->p);
-    if (!status)
-        status = wide_product(m, n, a->dv, wide_mat(k->g, a->dv, 1),
-                              tni_attention_cache(values, &k->at, 0, true), k->ds);
-    if (status) return status;
-    wide_rows(j, k);
-    status = wide_product(m, a->d, n, wide_mat(k->ds, n, 1),
-                          tni_attention_cache(keys, &k->at, 0, false), k->dq);
-    if (!status)
-        status = wide_product(n, a->d, m, wide_mat(k->ds, 1, n), wide_mat(k->q, a->d, 1), k->part);
-    if (!status) wide_add(k->dk, k->part, n * a->d);
-    if (!status)
-        status = wide_product(n, a->dv, m, wide_mat(k->p, 1, n), wide_mat(k->g, a->dv, 1), k->part);
-    if (!status) wide_add(k->dv, k->part, n * a->dv);
-    return status;
-}
-
-static void wide_store_queries(const wide_job *j, const wide_block *k) {
+/* Rows [rows, d] times `by` to where they belong in the first output. */
+static void wide_store(const wide_job *j, const wide_block *k, const double *rows, int64_t d,
+                       double by) {
     const tni_attention *a = &j->a;
     for (int64_t r = 0; r < k->at.n; r++) {
         int64_t head = k->at.b * a->hkv * a->group + tni_attention_head(a, &k->at, r);
         double *to =
-            (double *)a->c->out[0].data + (head * a->lq + tni_attention_query(a, &k->at, r)) * a->d;
-        for (int64_t i = 0; i < a->d; i++) to[i] = k->dq[r * a->d + i] * (double)a->p->scale;
+            (double *)a->c->out[0].data + (head * a->lq + tni_attention_query(a, &k->at, r)) * d;
+        for (int64_t i = 0; i < d; i++) to[i] = rows[r * d + i] * by;
     }
 }
 
@@ -132,6 +114,75 @@ static double *wide_work(const wide_job *j, wide_block *k) {
     k->q = work, k->g = k->q + WIDE_ROWS * a->d, k->dq = k->g + WIDE_ROWS * a->dv;
     k->part = k->dq + WIDE_ROWS * a->d, k->p = k->part + most * a->lk;
     return work;
+}
+
+/* The block's queries and its scores, into q and p. */
+static int wide_scores(const wide_job *j, wide_block *k) {
+    const tni_attention *a = &j->a;
+    int64_t n = k->keys = tni_attention_most(a, &k->at);
+    k->ds = k->p + k->at.n * n;
+    wide_load(j, &k->at, &a->c->in[0], (double)a->p->scale, k->q);
+    return wide_product(k->at.n, n, a->d, wide_mat(k->q, a->d, 1),
+                        tni_attention_cache(&a->c->in[1], &k->at, 0, true), k->p);
+}
+
+/* ---- attention ---- */
+
+static void wide_forward_range(void *ctx, int64_t begin, int64_t end, int worker) {
+    wide_job *j = ctx;
+    wide_block k;
+    const tni_attention *a = &j->a;
+    double *work = wide_work(j, &k);
+    (void)worker;
+    if (!work) j->status = TN_EMEMORY;
+    for (int64_t i = begin; i < end && !j->status; i++) {
+        k.at = tni_attention_place(a, i / a->blocks, i % a->blocks);
+        int status = wide_scores(j, &k);
+        for (int64_t r = 0; r < k.at.n && !status; r++)
+            wide_softmax(j, &k, r, tni_attention_head(a, &k.at, r));
+        if (!status)
+            status = wide_product(k.at.n, a->dv, k.keys, wide_mat(k.p, k.keys, 1),
+                                  tni_attention_cache(&a->c->in[2], &k.at, 0, false), k.g);
+        if (status)
+            j->status = status;
+        else
+            wide_store(j, &k, k.g, a->dv, 1);
+    }
+    tni_scratch_give(work);
+}
+
+int tni_cpu_sdpa64(const tni_call *c) {
+    wide_job j = {.a = tni_attention_of(c)};
+    tni_parallel(c->in[0].shape[0] * j.a.hkv * j.a.blocks, 1, wide_forward_range, &j);
+    return j.status ? tni_fail_memory(0, "attention") : 0;
+}
+
+/* ---- gradients ---- */
+
+static void wide_add(double *sum, const double *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) sum[i] += x[i];
+}
+
+static int wide_run_block(const wide_job *j, wide_block *k) {
+    const tni_attention *a = &j->a;
+    const tni_view *keys = &a->c->in[1], *values = &a->c->in[2];
+    int status = wide_scores(j, k);
+    int64_t n = k->keys, m = k->at.n;
+    wide_load(j, &k->at, j->g, 1, k->g);
+    if (!status)
+        status = wide_product(m, n, a->dv, wide_mat(k->g, a->dv, 1),
+                              tni_attention_cache(values, &k->at, 0, true), k->ds);
+    if (status) return status;
+    wide_rows(j, k);
+    status = wide_product(m, a->d, n, wide_mat(k->ds, n, 1),
+                          tni_attention_cache(keys, &k->at, 0, false), k->dq);
+    if (!status)
+        status = wide_product(n, a->d, m, wide_mat(k->ds, 1, n), wide_mat(k->q, a->d, 1), k->part);
+    if (!status) wide_add(k->dk, k->part, n * a->d);
+    if (!status)
+        status = wide_product(n, a->dv, m, wide_mat(k->p, 1, n), wide_mat(k->g, a->dv, 1), k->part);
+    if (!status) wide_add(k->dv, k->part, n * a->dv);
+    return status;
 }
 
 /* Key-value heads of batches. */
@@ -152,7 +203,7 @@ static void wide_range(void *ctx, int64_t begin, int64_t end, int worker) {
             if (status)
                 j->status = status;
             else
-                wide_store_queries(j, &k);
+                wide_store(j, &k, k.dq, j->a.d, (double)j->a.p->scale);
         }
     }
     tni_scratch_give(work);
