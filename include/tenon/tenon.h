@@ -449,8 +449,8 @@ TN_API tn_array *tn_avg_pool(tn_array *a, tn_spatial kernel, tn_spatial stride, 
  * MLX's affine layout: w = scale * q + bias, in groups of 32, 64 or 128 along the last axis. Rows
  * of 2, 3, 4, 5, 6 or 8 bit numbers are packed into u32 words, low bits first. */
 
-/* out: packed u32 [..., K * bits / 32], scales and biases [..., K / group] in w's dtype. Gradients of
- * w come through scales and biases. */
+/* out: packed u32 [..., K * bits / 32], scales and biases [..., K / group] in w's dtype. Gradients
+ * of w come through scales and biases. */
 TN_API void tn_quantize(tn_array *w, int group, int bits, tn_array *out[3]);
 TN_API tn_array *tn_dequantize(tn_array *w, tn_array *scales, tn_array *biases, int group,
                                int bits);
