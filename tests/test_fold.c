@@ -3,6 +3,7 @@
  * failing allocations, and a network of nn's layers. */
 #include "core/dtype.h"
 #include "memory.h"
+#include "op_names.h"
 #include "ops/build.h"
 #include "random.h"
 #include "tenon/nn.h"
@@ -65,22 +66,6 @@ static set widen(const set *s) {
 }
 
 /* ---- what is left ---- */
-
-/* Names of the graph's ops in order, as "conv add". */
-static void op_names(tn_list list, char *names, size_t size) {
-    char *text = tn_graph_print(list);
-    size_t n = 0;
-    for (const char *p = text ? text : ""; *p; p = strchr(p, '\n') + 1) {
-        p = strstr(p, " = ") + 3;
-        size_t len = strcspn(p, "(");
-        if (n + len + 2 > size) break;
-        if (n) names[n++] = ' ';
-        memcpy(names + n, p, len);
-        n += len;
-    }
-    names[n] = 0;
-    tn_free(text);
-}
 
 typedef struct graph {
     int status;

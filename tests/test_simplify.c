@@ -1,6 +1,7 @@
 /* The graph simplifier: a test for every rule (what is left of the graph, and the same bits), equal
  * subexpressions, folding, random graphs over all rows and views, failures and long chains. */
 #include "base/alloc.h"
+#include "op_names.h"
 #include "ops/build.h"
 #include "random.h"
 #include "rows.h"
@@ -10,22 +11,6 @@
 #include <math.h>
 
 /* ---- helpers ---- */
-
-/* Names of the graph's ops in order, as "neg add". */
-static void op_names(tn_list list, char *names, size_t size) {
-    char *text = tn_graph_print(list);
-    size_t n = 0;
-    for (const char *p = text ? text : ""; *p; p = strchr(p, '\n') + 1) {
-        p = strstr(p, " = ") + 3;
-        size_t len = strcspn(p, "(");
-        if (n + len + 2 > size) break;
-        if (n) names[n++] = ' ';
-        memcpy(names + n, p, len);
-        n += len;
-    }
-    names[n] = 0;
-    tn_free(text);
-}
 
 static bool same_element(tn_dtype d, const char *a, const char *b) {
     if (d == TN_C64) return same_element(TN_F32, a, b) && same_element(TN_F32, a + 4, b + 4);

@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import st_np  # noqa: E402
 import tokenizer_ref  # noqa: E402
-from llama_ref import Cache, attention, log_softmax  # noqa: E402
+from llama_ref import Cache, attention, perplexity  # noqa: E402
 
 
 def layer_norm(x, weight, bias, eps):
@@ -89,15 +89,7 @@ class Gpt2:
             out += step
         return out
 
-    def perplexity(self, ids, window=512, windows=None):
-        count = len(ids) // window
-        count = count if windows is None else min(count, windows)
-        nll = []
-        for w in range(count):
-            part = np.asarray(ids[w * window:(w + 1) * window])
-            logp = log_softmax(self.logits(part)[:-1])
-            nll.append(-float(logp[np.arange(window - 1), part[1:]].mean()))
-        return math.exp(sum(nll) / len(nll)), nll
+    perplexity = perplexity
 
 
 # --- random folders --------------------------------------------------------

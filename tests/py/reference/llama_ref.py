@@ -116,6 +116,18 @@ class Cache:
         return self.k[layer][:n], self.v[layer][:n]
 
 
+def perplexity(model, ids, window=512, windows=None):
+    """Non-overlapping windows; window - 1 predictions each, no BOS."""
+    count = len(ids) // window
+    count = count if windows is None else min(count, windows)
+    nll = []
+    for w in range(count):
+        part = np.asarray(ids[w * window:(w + 1) * window])
+        logp = log_softmax(model.logits(part)[:-1])
+        nll.append(-float(logp[np.arange(window - 1), part[1:]].mean()))
+    return math.exp(sum(nll) / len(nll)), nll
+
+
 class Llama:
     """weights: {canonical name: array}; see NAMES_GGUF for the names."""
 
@@ -200,16 +212,7 @@ class Llama:
                 break
         return out
 
-    def perplexity(self, ids, window=512, windows=None):
-        """Non-overlapping windows; window - 1 predictions each, no BOS."""
-        count = len(ids) // window
-        count = count if windows is None else min(count, windows)
-        nll = []
-        for w in range(count):
-            part = np.asarray(ids[w * window:(w + 1) * window])
-            logp = log_softmax(self.logits(part)[:-1])
-            nll.append(-float(logp[np.arange(window - 1), part[1:]].mean()))
-        return math.exp(sum(nll) / len(nll)), nll
+    perplexity = perplexity
 
 
 # --- GGUF ------------------------------------------------------------------
