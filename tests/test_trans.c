@@ -256,6 +256,80 @@ static void test_custom(void) {
     }
 }
 
+/* ---- a rule's results, differentiated again: through the rule ---- */
+
+/* Steps, whose slope is 0 to all but the rules, which say that result 1 is its own derivative and
+ * that of result 0. */
+static int stairs(tn_list in, tn_array **out, int n, void *ud) {
+    (void)ud;
+    tn_array *floor = tn_floor(tn_exp(in.v[0]));
+    for (int k = 0; k < n; k++) out[k] = tn_mul(floor, tn_f32(k + 1));
+    return 0;
+}
+static int stairs_vjp(tn_list in, tn_list out, tn_list cot, tn_array **grads, void *ud) {
+    (void)in, (void)ud;
+    grads[0] = tn_mul(out.v[out.n - 1], cot.v[0]);
+    if (out.n > 1) grads[0] = tn_add(grads[0], tn_mul(out.v[1], cot.v[1]));
+    return 0;
+}
+static int stairs_jvp(tn_list in, tn_list out, tn_list tan, tn_array **out_tan, void *ud) {
+    (void)in, (void)ud;
+    for (int k = 0; k < out.n; k++) out_tan[k] = tn_mul(out.v[out.n - 1], tan.v[0]);
+    return 0;
+}
+
+typedef struct stairs_ud {
+    int n;
+    bool jvp;
+} stairs_ud;
+static tn_array *stairs_0(tn_list in, void *ud) {
+    const stairs_ud *s = ud;
+    tn_array *y[2];
+    if (s->jvp)
+        (void)tn_custom_jvp(stairs, stairs_jvp, NULL, in, s->n, y);
+    else
+        (void)tn_custom_vjp(stairs, stairs_vjp, NULL, in, s->n, y);
+    return y[0];
+}
+static tn_array *stairs_1(tn_list in, void *ud) { return tn_grad(stairs_0, ud, in, 0); }
+static tn_array *stairs_2(tn_list in, void *ud) { return tn_grad(stairs_1, ud, in, 0); }
+static tn_array *stairs_3(tn_list in, void *ud) { return tn_grad(stairs_2, ud, in, 0); }
+
+static int stairs_forward_1(tn_list in, tn_array **out, int n, void *ud) {
+    (void)n;
+    out[0] = stairs_1(in, ud);
+    return 0;
+}
+static int stairs_forward_2(tn_list in, tn_array **out, int n, void *ud) {
+    tn_array *y;
+    tn_list one = TN_LIST(tn_ones_like(in.v[0]));
+    return tn_jvp(stairs_forward_1, ud, in, one, n, &y, out);
+}
+
+static void test_stairs(void) {
+    static const stairs_ud all[] = {{1, false}, {2, false}, {1, true}, {2, true}};
+    for (int i = 0; i < 4; i++)
+        TN_SCOPE {
+            stairs_ud s = all[i];
+            const char *name = s.jvp ? "custom_jvp" : "custom_vjp";
+            tn_array *x = tn_scalar(2, TN_F64),
+                     *two = tn_array_new((double[]){2, 3}, TN_F64, TN_SHAPE(2)), *y, *t;
+            tn_list in = TN_LIST(x), one = TN_LIST(tn_scalar(1, TN_F64));
+            double want = 7.0 * s.n; /* floor(exp(2)) */
+            ok(tn_item_f64(stairs_0(in, &s)) == 7, "%s, %d results", name, s.n);
+            ok(tn_item_f64(stairs_1(in, &s)) == want, "the first derivative is result %d", s.n - 1);
+            ok(tn_item_f64(stairs_2(in, &s)) == want, "the second goes through the rule");
+            ok(tn_item_f64(stairs_3(in, &s)) == want, "the third as well");
+            ok(!tn_jvp(stairs_forward_1, &s, in, one, 1, &y, &t) && tn_item_f64(t) == want,
+               "the second, forwards");
+            ok(!tn_jvp(stairs_forward_2, &s, in, one, 1, &y, &t) && tn_item_f64(t) == want,
+               "the third, forwards over forwards");
+            ok(!tn_vmap(stairs_forward_2, &s, TN_LIST(two), TN_INTS(0), 1, TN_ALL, &y) &&
+                   tn_data(y) && ((const double *)tn_data(y))[1] == 20.0 * s.n,
+               "the second of many calls");
+        }
+}
+
 /* ---- random numbers in a checkpoint: run again, it draws what it drew ---- */
 
 static int dropped(tn_list in, tn_array **out, int n, void *ud) {
@@ -429,13 +503,34 @@ static int memory_run(int64_t n, bool *reached, bool *clean) {
     return status;
 }
 
-static void test_memory(void) { memory_check(memory_run, 20); }
+/* Rules of which nobody holds a result. */
+static int memory_stairs(int64_t n, bool *reached, bool *clean) {
+    int status = 0;
+    TN_SCOPE {
+        stairs_ud s = {2, false};
+        tn_array *x = tn_scalar(2, TN_F64);
+        int64_t asked = tni_alloc_count();
+        tni_fail_alloc_at(n);
+        tn_array *g = stairs_2(TN_LIST(x), &s);
+        *reached = n && tni_alloc_count() - asked >= n;
+        tni_fail_alloc_at(0);
+        status = tn_array_status(g);
+        if (!status) *clean = *clean && tn_item_f64(g) == 14;
+    }
+    return status;
+}
+
+static void test_memory(void) {
+    memory_check(memory_run, 20);
+    memory_check(memory_stairs, 20);
+}
 
 int main(void) {
     test_rows();
     test_nesting();
     test_results();
     test_custom();
+    test_stairs();
     test_drawn(dropped, "a checkpoint that draws");
     test_drawn(dropped_within, "two checkpoints that draw");
     test_misuse();

@@ -570,7 +570,9 @@ TN_API tn_array *tn_stop_gradient(tn_array *a);
  * as it is, or left NULL: zero. */
 typedef int (*tn_vjp_rule)(tn_list in, tn_list out, tn_list cotangents, tn_array **grads, void *ud);
 /* fn (1 to 8 results), whose derivatives are what `rule` says; arrays that fn takes from elsewhere
- * are constants. `ud` must stay valid for as long as the results can be differentiated. */
+ * are constants. Second derivatives are those of the rule's ops, in which `in` are the arguments
+ * and `out` the results of this very call: their derivatives are again the rule's, not fn's.
+ * `ud` must stay valid for as long as the results can be differentiated. */
 TN_API int tn_custom_vjp(tn_fns fn, tn_vjp_rule rule, void *ud, tn_list in, int n_out,
                          tn_array **out);
 /* Tangents of the results from the arguments, results and tangents of the arguments of a call, in

@@ -204,14 +204,20 @@ static int custom_traced(const char *op, custom_lift *lift, int n_in, tn_array *
     return status;
 }
 
-/* Arguments, then results, of the node's function, then room for `more` arrays. */
+/* Arguments, then results, then room for `more` arrays. The results are the node's own, not what
+ * its function computed: what a rule made of them is differentiated by the rule again. */
 static tn_array **custom_values(const tni_node *n, const tni_p_custom *p, int more) {
     int m = n->n_in - p->n;
     tn_array **x = tni_calloc((size_t)(n->n_in + more), sizeof *x);
     if (!x) return tni_fail_memory((size_t)n->n_in * sizeof *x, "a custom rule"), NULL;
     for (int i = 0; i < m; i++) x[i] = n->in[p->n + i];
-    for (int k = 0; k < p->n; k++) x[m + k] = n->in[k];
-    return x;
+    int status = 0;
+    for (int k = 0; k < p->n && !status; k++)
+        status = tn_array_status(x[m + k] = tni_array_adopt((tni_node *)(uintptr_t)n, k));
+    if (!status) return x;
+    tni_fail_memory(sizeof(tn_array), "a custom rule");
+    tni_free(x);
+    return NULL;
 }
 
 static int custom_vjp(const tni_node *n, const tni_p_custom *p, tn_array *const *cot,
