@@ -632,6 +632,74 @@ static void test_misuse(void) {
     tn_params_free(m.p);
 }
 
+/* ---- a step of training that fails before its update ---- */
+
+static int sum_loss(tn_list in, tn_array **out, int n_out, void *ud) {
+    const model *m = ud;
+    (void)n_out;
+    if (in.n) return tn_array_status(out[0] = tn_matmul(m->a, in.v[0]));
+    out[0] = tn_add(tn_sum(tn_square(m->a), TN_ALL, false), tn_sum(m->b, TN_ALL, false));
+    return 0;
+}
+
+/* As a loop does that looks at the last status alone. */
+static int blind_step(model *m, tn_optim *o, tn_list in, double max_norm) {
+    tn_array *g[2], *y;
+    (void)!tn_nn_value_and_grad(m->p, sum_loss, m, in, 1, &y, g);
+    (void)tn_nn_clip_grad_norm(g, 2, max_norm);
+    (void)!tn_nn_clip_grad_value(g, 2, 1);
+    return tn_optim_update(o, g);
+}
+
+/* The slots of an optimizer hold what they held. */
+static bool slots_same(tn_optim *o, tn_array *const *before) {
+    tn_slots s = tn_optim_slots(o);
+    for (int i = 0; i < s.n; i++)
+        if (*s.v[i] != before[i]) return false;
+    return s.n >= 0;
+}
+
+static void test_failed_step(void) {
+    model m;
+    tn_array *before[16], *odd;
+    (void)!model_init(&m, TN_F32);
+    tn_optim *o = make_adam(m.p);
+    (void)!model_step(o, 0, TN_F32);
+    tn_slots s = tn_optim_slots(o);
+    for (int i = 0; i < s.n; i++) before[i] = *s.v[i];
+    TN_SCOPE {
+        odd = tn_ones(TN_SHAPE(7, 2), TN_F32);
+        for (int i = 0; i < 2; i++) { /* and where clipping has something to say as well */
+            is_i64(blind_step(&m, o, TN_LIST(odd), i ? NAN : 1), TN_ESHAPE, "a loss that fails");
+            ok(strstr(tn_error(), "matmul") && strstr(tn_error(), "7"), "says: %s", tn_error());
+        }
+        tn_array *g[2] = {tn_f32(1), tn_error_array(TN_EINDEX, "the first")};
+        is_str(tn_array_error(tn_nn_clip_grad_norm(g, 2, 1)), "the first", "an error is the norm");
+        is_str(tn_array_error(g[0]), "the first", "and the gradients");
+        g[0] = NULL, g[1] = odd;
+        is_str(tn_array_error(tn_nn_clip_grad_norm(g, 2, 1)), "gradient 0 is NULL", "no gradient");
+        g[0] = tn_f32(1), g[1] = tn_error_array(TN_EINDEX, "the first");
+        (void)tn_error_array(TN_EVALUE, "another");
+        is_i64(tn_nn_clip_grad_value(g, 2, 1), TN_EINDEX, "clipped by value");
+        is_str(tn_error(), "the first", "it is said again");
+    }
+    ok(s.n < 16 && slots_same(o, before), "parameters and state are what they were");
+    int64_t n = 1, live = tni_alloc_live();
+    int status = TN_EMEMORY, wrong = 0;
+    for (; status && n < 5000; n++)
+        TN_SCOPE {
+            tni_fail_alloc_at(n);
+            status = blind_step(&m, o, TN_LIST(), 1);
+            tni_fail_alloc_at(0);
+            if (status) wrong += status != TN_EMEMORY || !slots_same(o, before) || !*tn_error();
+        }
+    ok(!status && n > 100 && !wrong, "%d allocations fail, %d of them not cleanly", (int)n, wrong);
+    ok(!tn_optim_eval(o, TN_LIST()) && tn_optim_steps(o) == 2, "then it goes on");
+    is_i64(tni_alloc_live(), live, "and nothing is lost");
+    tn_optim_free(o);
+    tn_params_free(m.p);
+}
+
 /* ---- memory ---- */
 
 enum { LARGE = 1 << 18 };
@@ -715,6 +783,7 @@ int main(void) {
     test_accumulation();
     test_multi();
     test_misuse();
+    test_failed_step();
     test_in_place();
     test_allocations();
     return tap_done();

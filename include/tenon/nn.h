@@ -184,7 +184,8 @@ TN_API tn_array *tn_optim_linear_schedule(tn_array *step, double init, double en
 TN_API tn_array *tn_optim_join_schedules(tn_array *step, tn_list rates, tn_ints boundaries);
 
 /* Scales all gradients, in place of the handles given, so that their common norm is at most
- * max_norm; returns the norm they had (f32; f16 and bf16 are summed in f32). */
+ * max_norm; returns the norm they had (f32; f16 and bf16 are summed in f32). Of gradients that
+ * failed, the first error is what all of them and the norm become, and tn_optim_update returns. */
 TN_API tn_array *tn_nn_clip_grad_norm(tn_array **grads, int n, double max_norm);
 /* Keeps every number of the gradients between -limit and limit. */
 TN_API int tn_nn_clip_grad_value(tn_array **grads, int n, double limit) TN_MUST_CHECK;

@@ -52,13 +52,22 @@ static tn_array *schedule_square_sum(tn_array *g) {
     return tn_sum(tn_square(g), TN_ALL, false);
 }
 
-tn_array *tn_nn_clip_grad_norm(tn_array **grads, int n, double max_norm) {
-    if (!(max_norm >= 0)) {
-        tn_array *bad = tn_error_array(
-            TN_EVALUE, "nn_clip_grad_norm: max_norm is %g; it must not be below 0", max_norm);
-        for (int i = 0; i < n; i++) grads[i] = bad;
-        return bad;
+/* The first of the gradients that is none. */
+static tn_array *schedule_failed(tn_array *const *grads, int n) {
+    for (int i = 0; i < n; i++) {
+        if (!grads[i]) return tn_error_array(TN_EVALUE, "gradient %d is NULL", i);
+        if (tn_array_status(grads[i])) return grads[i];
     }
+    return NULL;
+}
+
+tn_array *tn_nn_clip_grad_norm(tn_array **grads, int n, double max_norm) {
+    tn_array *bad = schedule_failed(grads, n);
+    if (!bad && !(max_norm >= 0))
+        bad = tn_error_array(TN_EVALUE, "nn_clip_grad_norm: max_norm is %g; it must not be below 0",
+                             max_norm);
+    for (int i = 0; i < n && bad; i++) grads[i] = bad;
+    if (bad) return bad;
     tn_array *sum = tn_scalar(0, TN_F32);
     for (int i = 0; i < n; i++) sum = tn_add(sum, schedule_square_sum(grads[i]));
     tn_array *norm = tn_sqrt(sum);
@@ -69,13 +78,13 @@ tn_array *tn_nn_clip_grad_norm(tn_array **grads, int n, double max_norm) {
 }
 
 int tn_nn_clip_grad_value(tn_array **grads, int n, double limit) {
-    if (!(limit >= 0))
+    tn_array *bad = schedule_failed(grads, n);
+    if (!bad && !(limit >= 0))
         return tni_fail(TN_EVALUE, "nn_clip_grad_value: limit is %g; it must not be below 0",
                         limit);
-    int status = 0;
-    for (int i = 0; i < n && !status; i++) {
+    for (int i = 0; i < n && !bad; i++) {
         grads[i] = tn_clip(grads[i], tn_f32(-limit), tn_f32(limit));
-        status = tn_array_status(grads[i]);
+        if (tn_array_status(grads[i])) bad = grads[i];
     }
-    return status;
+    return bad ? tni_fail(tn_array_status(bad), "%s", tn_array_error(bad)) : 0;
 }
