@@ -577,6 +577,31 @@ static void test_packed(void) {
     }
 }
 
+/* Large weights that have no value yet, but are kept by somebody, get one first. */
+static int fn_lazy(tn_list in, tn_array **out, int n_out, void *ud) {
+    tn_array **w = ud;
+    (void)n_out;
+    out[0] = tn_mul(tn_matmul(in.v[0], w[0]), w[1]);
+    return 0;
+}
+
+static void test_lazy(void) {
+    tn_array *w[2] = {NULL, NULL};
+    TN_SCOPE {
+        tn_array *x = held(tn_random_normal(TN_SHAPE(3, 128), TN_F32, NULL)), *y = x;
+        w[0] = tn_keep(tn_random_normal(TN_SHAPE(128, 160), TN_F32, NULL));
+        w[1] = tn_keep(tn_random_normal(TN_SHAPE(160), TN_F32, NULL));
+        tn_compiled *c = tn_compile(fn_lazy, w, 1, TN_OPT(tn_compile_opt, .fold = true));
+        int status = c ? tn_compiled_call(c, TN_LIST(x), &y) : TN_EMEMORY;
+        int64_t launches = tn_compiled_stats(c).launches;
+        graph g = simplified(fn_lazy, w, TN_LIST(x), 1, true);
+        ok(!status && launches == 1 && !strcmp(g.names, "matmul") && same_bits(y, g.out[0]),
+           "lazy weights: %lld launch, %s", (long long)launches, g.names);
+        tn_compiled_free(c);
+    }
+    tn_drop(w[0]), tn_drop(w[1]);
+}
+
 /* ---- a network ---- */
 
 typedef struct net {
@@ -724,6 +749,7 @@ int main(void) {
     memory_check(memory_run, 60);
     test_mixed();
     test_packed();
+    test_lazy();
     test_net(TN_F32,
              "conv add maximum conv add maximum conv add maximum sum reshape mul matmul add");
     test_net(TN_F16, "conv add maximum conv add maximum conv add maximum astype sum reshape mul "

@@ -630,7 +630,8 @@ TN_API int tn_custom_vmap(tn_fns fn, tn_vmap_rule rule, void *ud, tn_list in, in
  * them, if nothing else uses what that gives: batch norm by fixed statistics becomes one shift a
  * channel. Other bits, within the rounding of what the operations went through; not done where a
  * number is not finite or leaves the dtype's normal range. Each plan keeps copies of the weights
- * that it changed. Weights that are arguments or state, or have no value yet, are not constant. */
+ * that it changed. Weights that are arguments or state, or large and made by fn itself, are not
+ * constant. */
 
 typedef struct tn_compiled tn_compiled;
 
