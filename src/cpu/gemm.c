@@ -34,11 +34,11 @@ enum {
     GEMM_TILE = 1 << 20,    /* least work of a tile that is cut for balance's sake */
     GEMM_READ = 16,         /* an element of B counts as so many multiply-adds */
     GEMM_SHARED = 1 << 24,  /* multiply-adds from which on panels are packed for all tiles */
-    GEMM_SHARED_M = 4096,   /* rows, columns and, with them, elements that are packed at once: */
-    GEMM_SHARED_N = 2048,   /* 2 MiB of f32, or one block of k */
-    GEMM_SHARED_ALL = 1 << 19,
-    GEMM_SHARED_TILE = 6, /* panels of A: a tile that packs its own is not cut below this */
-    GEMM_SHARED_GRAIN = 4 /* panels */
+    GEMM_SHARED_M = 4096,   /* rows and columns that are packed at once, */
+    GEMM_SHARED_N = 2048,
+    GEMM_SHARED_ALL = 1 << 18, /* elements a thread, or one block of k */
+    GEMM_SHARED_TILE = 6,      /* panels of A: a tile that packs its own is not cut below this */
+    GEMM_SHARED_GRAIN = 4      /* panels */
 };
 
 typedef struct gemm_job {
@@ -388,16 +388,32 @@ static bool shared_wanted(const gemm_job *g) {
            g->a.kind != TNI_GEMM_C64 && g->gm * g->gn > 1 && g->m * g->n * g->k >= GEMM_SHARED;
 }
 
+/* How much is packed at once. A tile goes through all of a part's k while its sums stay in its L2,
+ * so deep parts are better than wide ones; what is packed should stay in the caches of all. */
+static void shared_parts(const gemm_shared *s, int threads, int64_t *mc, int64_t *nc, int64_t *kc) {
+    const tni_gemm_kernels *kn = s->g->kern;
+    int64_t all = gemm_up(s->g->k, TNI_GEMM_KC) * TNI_GEMM_KC, least = GEMM_NC / kn->nr * kn->nr,
+            room = (int64_t)GEMM_SHARED_ALL * (threads > 8   ? threads
+                                               : s->own_a    ? 8
+                                               : threads > 2 ? threads
+                                                             : 2);
+    *mc = s->own_a ? s->g->m : gemm_min(s->g->m, GEMM_SHARED_M / kn->mr * kn->mr);
+    *nc = gemm_min(s->g->n, GEMM_SHARED_N / kn->nr * kn->nr);
+    if (s->own_a && *nc * all > room)
+        *nc = gemm_min(*nc, room / all < least ? least : room / all / kn->nr * kn->nr);
+    int64_t row = gemm_up(*nc, kn->nr) * kn->nr;
+    if (!s->own_a) row += gemm_up(*mc, kn->mr) * s->g->a_ld;
+    int64_t blocks = room / (row * TNI_GEMM_KC);
+    *kc = gemm_min(all, TNI_GEMM_KC * (blocks < 1 ? 1 : blocks));
+}
+
 static int gemm_run_shared(gemm_job *g, int threads) {
     const tni_gemm_kernels *kn = g->kern;
     gemm_shared s = {.g = g};
+    int64_t mc, nc, kc;
     s.own_a = gemm_up(g->m, GEMM_SHARED_TILE * kn->mr) >= 4 * threads;
-    int64_t mc = gemm_min(g->m, GEMM_SHARED_M / kn->mr * kn->mr),
-            nc = gemm_min(g->n, GEMM_SHARED_N / kn->nr * kn->nr),
-            a = s.own_a ? 0 : gemm_up(mc, kn->mr) * g->a_ld, b = gemm_up(nc, kn->nr) * kn->nr,
-            most = gemm_up(g->k, TNI_GEMM_KC), blocks = GEMM_SHARED_ALL / ((a + b) * TNI_GEMM_KC);
-    int64_t kc = TNI_GEMM_KC * (blocks < 1 ? 1 : gemm_min(blocks, most));
-    if (s.own_a) mc = g->m;
+    shared_parts(&s, threads, &mc, &nc, &kc);
+    int64_t a = s.own_a ? 0 : gemm_up(mc, kn->mr) * g->a_ld, b = gemm_up(nc, kn->nr) * kn->nr;
     g->bytes = (size_t)((a + b) * kc * kn->size);
     s.a = tni_scratch_take(g->bytes);
     if (!s.a) return TN_EMEMORY;
