@@ -47,7 +47,7 @@ static int train(void) {
         tn_array *y = tn_sin(tn_mul(tn_f32(3), x));
         for (int i = 0; i <= STEPS && !failed; i++) {
             failed = step(p, x, y, &loss);
-            if (i % 200 == 0) printf("step %3d: loss %.3f\n", i, (double)loss);
+            if (!failed && i % 200 == 0) printf("step %3d: loss %.3f\n", i, (double)loss);
         }
     }
     for (int i = 0; i < PARAMETERS; i++) tn_drop(p[i]);

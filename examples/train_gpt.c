@@ -89,7 +89,7 @@ static int train(gpt *m, const char *folder) {
         TN_SCOPE {
             tn_array *value;
             failed = tn_compiled_call(c, TN_LIST(), &value);
-            if (!failed) progress_step(&line, tn_item_f32(value));
+            if (!failed) failed = progress_step(&line, tn_item_f32(value));
         }
     }
     tn_compiled_free(c);
@@ -129,10 +129,14 @@ int main(int argc, char **argv) {
     if (alphabet_open(&a, option_text(argv, "--text", EXAMPLES_DATA "/tinyshakespeare.txt.gz")))
         return 1;
     m.letters = a.n, m.text = a.text;
+    if (tn_size(a.text) <= m.context)
+        return fprintf(stderr, "the text has %lld letters; more than --context %d are needed\n",
+                       (long long)tn_size(a.text), m.context),
+               alphabet_close(&a), 1;
     tn_random_seed(1);
     int failed =
         init(&m) || train(&m, folder) || writes(&m, &a, (int)option_number(argv, "--letters", 500));
-    if (failed) fprintf(stderr, "%s\n", tn_error());
+    if (failed && *tn_error()) fprintf(stderr, "%s\n", tn_error());
     tn_optim_free(m.o), tn_params_free(m.p), alphabet_close(&a);
     return failed;
 }

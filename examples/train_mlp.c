@@ -44,7 +44,7 @@ static int train(mlp *m, const pictures *data, int64_t steps, int64_t batch, con
             tn_array *pick = tn_random_randint(tn_i32(0), most, TN_SHAPE(batch), TN_I32, NULL);
             tn_array *x = tn_take(data->pixels, pick, 0), *y = tn_take(data->labels, pick, 0);
             failed = tn_compiled_call(c, TN_LIST(x, y), &value);
-            if (!failed) progress_step(&line, tn_item_f32(value));
+            if (!failed) failed = progress_step(&line, tn_item_f32(value));
         }
     tn_compiled_free(c);
     return progress_end(&line, folder) || failed;
@@ -83,7 +83,7 @@ int main(int argc, char **argv) {
         train(&m, &seen, (int64_t)option_number(argv, "--steps", 2000),
               (int64_t)option_number(argv, "--batch", 128), option_text(argv, "--out", NULL)) ||
         test(&m, &unseen);
-    if (failed) fprintf(stderr, "%s\n", tn_error());
+    if (failed && *tn_error()) fprintf(stderr, "%s\n", tn_error());
     tn_optim_free(m.o), tn_params_free(m.p);
     pictures_close(&seen), pictures_close(&unseen);
     return failed;

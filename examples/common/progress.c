@@ -2,6 +2,7 @@
  * log stays readable. */
 #include "progress.h"
 #include "data.h"
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,13 +32,19 @@ static void progress_show(progress *p, double now, bool terminal) {
     p->shown = now;
 }
 
-void progress_step(progress *p, float loss) {
+int progress_step(progress *p, float loss) {
     bool terminal = isatty(2);
     double now = progress_now();
-    if (p->step >= p->steps || !p->loss) return;
+    if (!isfinite(loss)) {
+        fprintf(stderr, "%sstep %lld: the loss is %g; a smaller --rate may help\n",
+                terminal && p->shown > 0 ? "\n" : "", (long long)p->step + 1, (double)loss);
+        return 1;
+    }
+    if (p->step >= p->steps || !p->loss) return 0;
     p->loss[p->step++ - p->first] = loss;
     if (now - p->shown >= (terminal ? 0.2 : 10) || p->step == p->steps)
         progress_show(p, now, terminal);
+    return 0;
 }
 
 static int progress_csv(const progress *p, const char *path) {

@@ -14,7 +14,8 @@ typedef struct progress {
 
 /* A run from step `first` up to `steps`, each of `per_step` "tokens" or what the unit is. */
 void progress_begin(progress *p, int64_t first, int64_t steps, int64_t per_step, const char *unit);
-void progress_step(progress *p, float loss);
+/* After a step; 1 with a message where the loss is no number: the rest would be lost time. */
+int progress_step(progress *p, float loss);
 /* Writes the curve (folder NULL: none); 0, or 1 with a message. */
 int progress_end(progress *p, const char *folder);
 
