@@ -121,13 +121,15 @@ typedef struct row {
     float *a, *c;
     char *b;
     int64_t copies, at; /* of b, taken in turn when it would stay in a cache */
+    int first;          /* a is turned */
 } row;
 
 static size_t row_b(const row *r) { return (size_t)(r->n * r->k) * (r->dtype == TN_F32 ? 4 : 2); }
 
 static void run_tenon(row *r) {
     int64_t sa[2] = {r->m, r->k}, sb[2] = {r->k, r->n}, sc[2] = {r->m, r->n};
-    int64_t ta[2] = {r->k, 1}, tb[2] = {r->turned ? 1 : r->n, r->turned ? r->k : 1};
+    int64_t ta[2] = {r->first ? 1 : r->k, r->first ? r->m : 1},
+            tb[2] = {r->turned ? 1 : r->n, r->turned ? r->k : 1};
     int64_t tc[2] = {r->n, 1};
     tni_view in[2] = {{r->a, r->dtype, 2, sa, ta},
                       {r->b + row_b(r) * (size_t)r->at, r->dtype, 2, sb, tb}};
@@ -137,12 +139,13 @@ static void run_tenon(row *r) {
 }
 static void run_blas(row *r) {
     int m = (int)r->m, n = (int)r->n, k = (int)r->k;
-    blas_sgemm(101, 111, r->turned ? 112 : 111, m, n, k, 1, r->a, k,
+    blas_sgemm(101, r->first ? 112 : 111, r->turned ? 112 : 111, m, n, k, 1, r->a, r->first ? m : k,
                (float *)(r->b + row_b(r) * (size_t)r->at), r->turned ? k : n, 0, r->c, n);
 }
 static void run_dnnl(row *r) {
-    dnnl_sgemm('N', r->turned ? 'T' : 'N', r->m, r->n, r->k, 1, r->a, r->k,
-               (float *)(r->b + row_b(r) * (size_t)r->at), r->turned ? r->k : r->n, 0, r->c, r->n);
+    dnnl_sgemm(r->first ? 'T' : 'N', r->turned ? 'T' : 'N', r->m, r->n, r->k, 1, r->a,
+               r->first ? r->m : r->k, (float *)(r->b + row_b(r) * (size_t)r->at),
+               r->turned ? r->k : r->n, 0, r->c, r->n);
 }
 
 static double once(void (*run)(row *), row *r, int64_t times) {
@@ -227,13 +230,40 @@ int main(int argc, char **argv) {
         for (int v = 0; v < 6; v++) {
             static const tn_dtype ds[3] = {TN_F32, TN_F16, TN_BF16};
             static const char *const dn[3] = {"f32", "f16", "bf16"};
-            row r = {shapes[i][0], shapes[i][1], shapes[i][2], v & 1, ds[v / 2],
-                     NULL,         NULL,         NULL,         0,     0};
+            row r = {shapes[i][0],
+                     shapes[i][1],
+                     shapes[i][2],
+                     v & 1,
+                     ds[v / 2],
+                     NULL,
+                     NULL,
+                     NULL,
+                     0,
+                     0,
+                     0};
             char name[64];
             snprintf(name, sizeof name, "%lldx%lldx%lld %s %s", (long long)r.m, (long long)r.n,
                      (long long)r.k, r.turned ? "nt" : "nn", dn[v / 2]);
             if (strstr(name, only)) measure(r, name, threads, rounds);
         }
+    /* A layer of 384 numbers over 3072 tokens: forward, back to its input, to its weight. */
+    static const int64_t layer[][5] = {{3072, 384, 384, 0, 1},
+                                       {3072, 1536, 384, 0, 1},
+                                       {3072, 384, 1536, 0, 0},
+                                       {384, 1536, 3072, 1, 0},
+                                       {384, 384, 3072, 1, 0}};
+    for (size_t i = 0; i < sizeof layer / sizeof *layer; i++) {
+        const int64_t *n = layer[i];
+        row r = {.m = n[0], .n = n[1], .k = n[2], .first = (int)n[3], .turned = (int)n[4]};
+        r.dtype = TN_F32;
+        char name[64];
+        snprintf(name, sizeof name, "%lldx%lldx%lld %s train", (long long)r.m, (long long)r.n,
+                 (long long)r.k,
+                 r.first    ? "tn"
+                 : r.turned ? "nt"
+                            : "nn");
+        if (strstr(name, only)) measure(r, name, threads, rounds);
+    }
     tni_free_aligned(read_buffer, READ_BYTES);
     tni_pool_shutdown();
     return 0;

@@ -2,6 +2,8 @@
 #include "opt.h"
 #include "tenon/llm.h"
 #include "tenon/tenon.h"
+#include <stdio.h>
+#include <unistd.h>
 
 static const char *fuse_model, *fuse_adapter, *fuse_save;
 static bool fuse_dequantize;
@@ -18,6 +20,13 @@ static const opt fuse_opts[] = {
     {NULL, OPT_FLAG, NULL, NULL, NULL, 0, 0},
 };
 
+/* What --model takes: the file in the folder, or the folder. */
+static const char *fuse_target(const char *dir) {
+    static char path[4096];
+    snprintf(path, sizeof path, "%s/model.gguf", dir);
+    return access(path, R_OK) ? dir : path;
+}
+
 static int fuse_run(void) {
     tn_llm *m = NULL;
     if (!fuse_model) return cmd_usage("fuse: --model is needed");
@@ -27,7 +36,11 @@ static int fuse_run(void) {
     if (!failed) failed = tn_llm_adapter_load(m, fuse_adapter);
     if (!failed)
         failed = tn_llm_fuse(m, fuse_save, TN_OPT(tn_llm_fuse_opt, .dequantize = fuse_dequantize));
-    if (failed) cmd_fail("%s", tn_error());
+    if (failed)
+        cmd_fail("%s", tn_error());
+    else
+        printf("%s: written; tenon generate --model %s uses it\n", fuse_save,
+               fuse_target(fuse_save));
     tn_llm_free(m);
     return failed ? 1 : 0;
 }
