@@ -189,6 +189,7 @@ def test_fuse_a_folder(small, whole, text, tmp_path):
     """Two shards of f16 become one file, beside the other files."""
     done = fuse(small, whole[0], tmp_path / "fused")
     assert done.returncode == 0 and not done.stderr
+    assert done.stdout == f"{tmp_path}/fused: written; tenon generate --model {tmp_path}/fused uses it\n"
     assert sorted(os.listdir(tmp_path / "fused")) == sorted(
         ["model.safetensors"] + [f for f in os.listdir(small) if "safetensors" not in f])
     want = perplexity(small, text, "--adapter", str(whole[0]))
@@ -202,8 +203,9 @@ def test_fuse_gguf(smollm2, data, text, tmp_path):
     done = run(smollm2, data, tmp_path / "a", "--iters", 2, "--layers", 1, "--keys",
                "self_attn.q_proj,self_attn.k_proj,mlp.down_proj")
     assert done.returncode == 0, done.stderr
-    assert fuse(smollm2, tmp_path / "a", tmp_path / "fused").returncode == 0
+    done = fuse(smollm2, tmp_path / "a", tmp_path / "fused")
     fused = str(tmp_path / "fused" / "model.gguf")
+    assert done.returncode == 0 and f"--model {fused} uses it" in done.stdout
     want, base = perplexity(smollm2, text, "--adapter", str(tmp_path / "a")), perplexity(smollm2,
                                                                                          text)
     assert abs(want / base - 1) > 1e-3 and abs(perplexity(fused, text) / want - 1) < 2e-3
