@@ -302,6 +302,29 @@ static void test_misuse(void) {
     tn_llm_data_free(d), tn_llm_data_free(longest);
 }
 
+/* A step whose loss is a number may leave weights that are none: what was saved before stays. */
+static void test_diverged(void) {
+    tn_llm_data *d = examples(six);
+    tn_llm_train_opt wild = fast;
+    tn_llm_trainer *t;
+    char *text;
+    size_t n;
+    fresh(0);
+    tni_str before = numbers(), after = {0};
+    wild.learning_rate = 1e300;
+    MUST(!tn_llm_trainer_new(model, d, &wild, &t));
+    ok(isfinite(train(t, 1)), "the loss is a number");
+    is_i64(tn_llm_adapter_save(model, in_dir("kept")), TN_EVALUE, "the adapter is not written");
+    ok(strstr(tn_error(), "lora_a: the adapter has become infinite or NaN"), "says: %s",
+       tn_error());
+    MUST(!tni_file_read(in_dir("kept/adapters.safetensors"), 1 << 20, &text, &n));
+    MUST(!tni_str_append(&after, text, n));
+    tni_free(text);
+    ok(same(&before, &after), "what was saved before is as it was");
+    tn_llm_trainer_free(t);
+    tn_llm_data_free(d);
+}
+
 static bool stop_now(size_t done, size_t total, void *ud) {
     *(size_t *)ud = 10 * done + total;
     return true;
@@ -364,6 +387,7 @@ int main(void) {
     test_resume(&adamw, 0.3, "adamw, dropout");
     test_resume_refused();
     test_misuse();
+    test_diverged();
     test_cancel();
     test_failures();
     unlink(in_dir("kept/adapters.safetensors")), unlink(in_dir("kept/adapter_config.json"));

@@ -69,7 +69,8 @@ TN_API int tn_llm_adapter_new(tn_llm *m, const tn_llm_lora_opt *opt) TN_MUST_CHE
 /* The adapter of a folder in place of the one the model has. One that was made for a model of
  * other names or sizes: TN_EFORMAT, and the model stays as it was. */
 TN_API int tn_llm_adapter_load(tn_llm *m, const char *dir) TN_MUST_CHECK;
-/* Writes the adapter to a folder, made if need be; each file is replaced at once. */
+/* Writes the adapter to a folder, made if need be; each file is replaced at once. TN_EVALUE when it
+ * holds numbers that are not finite: what the folder held stays. */
 TN_API int tn_llm_adapter_save(const tn_llm *m, const char *dir) TN_MUST_CHECK;
 TN_API void tn_llm_adapter_drop(tn_llm *m);
 

@@ -239,7 +239,15 @@ static int lora_write_one(lora_writer *w, const char *stem, const char *end, tn_
     *t = (tni_st_tensor){.name = name, .dtype = TNI_ST_F32, .ndim = 2, .bytes = tn_nbytes(x)};
     t->data = tn_data_f32(x);
     t->shape[0] = tn_dim(x, 0), t->shape[1] = tn_dim(x, 1);
-    return t->data ? 0 : tni_error_code();
+    if (!t->data) return tni_error_code();
+    tn_array *sound = tn_all(tn_isfinite(x), TN_ALL, false);
+    int status = tn_eval(TN_LIST(sound));
+    if (!status && !tn_item_bool(sound))
+        status = tni_fail(TN_EVALUE,
+                          "%s: the adapter has become infinite or NaN and is not written; a "
+                          "smaller learning rate helps",
+                          name);
+    return status;
 }
 
 static int lora_write_pair(const tn_llm *m, int64_t layer, const tni_site *s, void *ud) {
