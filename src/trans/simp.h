@@ -5,6 +5,7 @@
 #include "base/vec.h"
 #include "core/prim.h"
 #include "core/stream.h"
+#include "trans/nodes.h"
 
 typedef struct tni_simp_entry {
     uint64_t hash;
@@ -16,13 +17,12 @@ typedef struct tni_simp_fold tni_simp_fold;
 
 typedef struct tni_simp {
     int status;
-    uint64_t old_epoch, new_epoch; /* marks of the nodes read and of those made */
-    tn_stream *stream;             /* of the node that is being rewritten */
+    tni_nodes old;      /* the nodes read */
+    uint64_t new_epoch; /* mark of those made */
+    tn_stream *stream;  /* of the node that is being rewritten */
     int n_in;
-    tn_array **in; /* the arguments, by address */
-    TNI_VEC(tni_node *) order;
-    int64_t n_slots;
-    tn_array **value;         /* of each output of the ordered nodes, in the new graph */
+    tn_array **in;            /* the arguments, by address */
+    tn_array **value;         /* of each output of the nodes read, in the new graph */
     TNI_VEC(tn_array *) made; /* held until the end */
     tni_simp_entry *table;
     size_t n_entries, cap;

@@ -26,7 +26,7 @@ static int simplify_arguments(tni_simp *s, int n, tn_array *const *in) {
     for (int i = 0; i < n; i++) {
         s->in[s->n_in++] = in[i];
         if (tni_state_of(in[i]) == TNI_LAZY)
-            in[i]->node->mark = s->old_epoch, in[i]->node->index = -1;
+            in[i]->node->mark = s->old.epoch, in[i]->node->index = -1;
     }
     qsort(s->in, (size_t)n, sizeof *s->in, simplify_compare);
     return 0;
@@ -50,51 +50,6 @@ bool tni_simp_made(const tni_simp *s, const tn_array *a) {
 
 const tni_node *tni_simp_is(const tni_simp *s, const tn_array *a, int id) {
     return tni_simp_made(s, a) && a->node->prim->id == id ? a->node : NULL;
-}
-
-/* ---- order of the old graph ---- */
-
-typedef struct simplify_place {
-    tni_node *node;
-    int32_t next; /* input to look at next */
-} simplify_place;
-typedef TNI_VEC(simplify_place) simplify_stack;
-
-/* A tracer that is no argument belongs to a transform around this one: a leaf too. */
-static int simplify_enter(tni_simp *s, simplify_stack *stack, const tn_array *a) {
-    if (tni_state_of(a) != TNI_LAZY || a->node->mark == s->old_epoch) return 0;
-    tni_node *n = a->node;
-    n->mark = s->old_epoch;
-    n->index = -1;
-    if (n->out[0] && n->out[0]->flags & TNI_A_TRACER) return 0;
-    return tni_vec_push(stack, ((simplify_place){n, 0})) ? simplify_no_memory() : 0;
-}
-
-static int simplify_add(tni_simp *s, tni_node *n) {
-    if (s->n_slots > INT32_MAX - n->n_out)
-        return tni_fail(TN_EVALUE, "a graph of more than %d values", INT32_MAX - TNI_MAX_OUT);
-    n->index = (int32_t)s->n_slots;
-    s->n_slots += n->n_out;
-    return tni_vec_push(&s->order, n) ? simplify_no_memory() : 0;
-}
-
-static int simplify_order(tni_simp *s, int n_out, tn_array *const *out) {
-    simplify_stack stack = {0};
-    int status = 0;
-    for (int k = 0; k < n_out && !status; k++) {
-        status = simplify_enter(s, &stack, out[k]);
-        while (!status && stack.n) {
-            simplify_place *top = &stack.v[stack.n - 1];
-            if (top->next < top->node->n_in) {
-                status = simplify_enter(s, &stack, top->node->in[top->next++]);
-                continue;
-            }
-            status = simplify_add(s, top->node);
-            stack.n--;
-        }
-    }
-    tni_vec_free(&stack);
-    return status;
 }
 
 /* ---- the new graph ---- */
@@ -138,12 +93,13 @@ static void simplify_node(tni_simp *s, tni_node *n, tn_array **in) {
 
 static void simplify_pass(tni_simp *s) {
     int32_t most = 0;
-    for (size_t i = 0; i < s->order.n; i++)
-        if (s->order.v[i]->n_in > most) most = s->order.v[i]->n_in;
+    for (size_t i = 0; i < s->old.order.n; i++)
+        if (s->old.order.v[i]->n_in > most) most = s->old.order.v[i]->n_in;
     tn_array **in = tni_alloc_array((size_t)most + 1, sizeof *in);
-    s->value = tni_alloc_array((size_t)s->n_slots + 1, sizeof *s->value);
+    s->value = tni_alloc_array((size_t)s->old.n_slots + 1, sizeof *s->value);
     if (!in || !s->value) s->status = simplify_no_memory();
-    for (size_t i = 0; i < s->order.n && !s->status; i++) simplify_node(s, s->order.v[i], in);
+    for (size_t i = 0; i < s->old.order.n && !s->status; i++)
+        simplify_node(s, s->old.order.v[i], in);
     tni_free(in);
 }
 
@@ -182,7 +138,7 @@ static int simplify_finish(tni_simp *s, int n_out, tn_array **out) {
 static void simplify_free(tni_simp *s) {
     for (size_t i = s->made.n; i-- > 0;) tni_array_release(s->made.v[i]);
     tni_vec_free(&s->made);
-    tni_vec_free(&s->order);
+    tni_nodes_free(&s->old);
     tni_free(s->in);
     tni_free(s->value);
     tni_free(s->table);
@@ -190,10 +146,10 @@ static void simplify_free(tni_simp *s) {
 }
 
 static int simplify_once(int n_in, tn_array *const *in, int n_out, tn_array **out, bool fold) {
-    tni_simp s = {.old_epoch = tni_plan_epoch()};
+    tni_simp s = {.old.epoch = tni_plan_epoch()};
     s.new_epoch = tni_plan_epoch();
     s.status = simplify_arguments(&s, n_in, in);
-    if (!s.status) s.status = simplify_order(&s, n_out, out);
+    for (int k = 0; k < n_out && !s.status; k++) s.status = tni_nodes_add(&s.old, out[k]);
     if (!s.status && fold) tni_simp_fold_open(&s, n_out, out);
     if (!s.status) simplify_pass(&s);
     if (!s.status) simplify_finish(&s, n_out, out);

@@ -63,12 +63,12 @@ static void fold_count(tni_simp *s, const tn_array *a) {
 void tni_simp_fold_open(tni_simp *s, int n_out, tn_array *const *out) {
     tni_simp_fold *f = s->fold = tni_calloc(1, sizeof *f);
     if (!f) return fold_no_memory(s);
-    f->n = s->n_slots;
+    f->n = s->old.n_slots;
     f->uses = tni_calloc((size_t)f->n + 1, sizeof *f->uses);
     f->form = tni_calloc((size_t)f->n + 1, sizeof *f->form);
     if (!f->uses || !f->form) return fold_no_memory(s);
-    for (size_t i = 0; i < s->order.n; i++)
-        for (int k = 0; k < s->order.v[i]->n_in; k++) fold_count(s, s->order.v[i]->in[k]);
+    for (size_t i = 0; i < s->old.order.n; i++)
+        for (int k = 0; k < s->old.order.v[i]->n_in; k++) fold_count(s, s->old.order.v[i]->in[k]);
     for (int k = 0; k < n_out; k++) fold_count(s, out[k]);
 }
 
