@@ -1,6 +1,7 @@
 /* Compiled functions: the same bits as plain ones, state in place, plans kept and let go, no
  * allocation in a replay, and nothing lost when something fails. */
 #include "base/alloc.h"
+#include "base/err.h"
 #include "cases.h"
 #include "ops/build.h"
 #include "rows.h"
@@ -419,6 +420,34 @@ static int picks(tn_list in, tn_array **out, int n_out, void *ud) {
     return tn_assign(&p->w, w);
 }
 
+/* Drops its state, and fails if it is told to. */
+static int empties(tn_list in, tn_array **out, int n_out, void *ud) {
+    model *p = ud;
+    (void)n_out;
+    tn_drop(p->w);
+    p->w = NULL;
+    if (p->fail) return tni_fail(TN_ECANCELLED, "enough");
+    out[0] = in.v[0];
+    return 0;
+}
+
+static void test_emptied(void) {
+    model p;
+    tn_array *y;
+    model_init(&p);
+    tn_compiled *c = tn_compile(empties, &p, 1, TN_OPT(tn_compile_opt, .state = SLOTS(&p)));
+    TN_SCOPE {
+        tn_array *x = batch(1, 2, 2), *w = p.w;
+        is_i64(tn_compiled_call(c, TN_LIST(x), &y), TN_EVALUE, "a slot is left empty");
+        ok(strstr(tn_error(), "left slot 0 empty") && p.w == w, "says so: %s", tn_error());
+        p.fail = 1;
+        is_i64(tn_compiled_call(c, TN_LIST(x), &y), TN_ECANCELLED, "and the function fails");
+        ok(!strcmp(tn_error(), "enough") && p.w == w, "its own sentence stays: %s", tn_error());
+    }
+    tn_compiled_free(c);
+    model_free(&p);
+}
+
 static void test_misuse(void) {
     tn_array *y, *empty = NULL;
     model p;
@@ -608,6 +637,7 @@ int main(void) {
     test_captured();
     test_inside();
     test_misuse();
+    test_emptied();
     test_allocations();
     test_memory(0);
     test_memory(1);

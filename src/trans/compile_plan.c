@@ -50,17 +50,13 @@ static void plan_enter(tn_compiled *c, tn_array *const *in, tn_array **before) {
 }
 
 /* Takes out what the function left there, and puts back what was there. */
-static int plan_leave(tn_compiled *c, tn_array **before, tn_array **out) {
-    int status = 0;
+static void plan_leave(tn_compiled *c, tn_array **before, tn_array **out) {
     for (int i = 0; i < c->n_state; i++) {
         tn_array *a = *c->state[i];
         *c->state[i] = before[i];
         out[i] = tni_alive(a) ? tni_scope_again(a) : a;
-        if (!a && !status)
-            status = tni_fail(TN_EVALUE, "compile: the function left slot %d empty", i);
         tn_drop(a);
     }
-    return status;
 }
 
 int tni_compiled_fns(tn_list in, tn_array **out, int n_out, void *ud) {
@@ -72,9 +68,12 @@ int tni_compiled_fns(tn_list in, tn_array **out, int n_out, void *ud) {
     c->stats.runs++;
     plan_enter(c, in.v + n_in, before);
     int status = tni_call_fns("compile", c->fn, c->ud, (tn_list){in.v, n_in}, c->n_out, out);
-    int left = plan_leave(c, before, out + c->n_out);
+    plan_leave(c, before, out + c->n_out);
     tni_free(before);
-    return status ? status : left;
+    for (int i = 0; i < c->n_state && !status; i++)
+        if (!out[c->n_out + i])
+            status = tni_fail(TN_EVALUE, "compile: the function left slot %d empty", i);
+    return status;
 }
 
 /* The results, from a recording if one is open for these sizes. */
