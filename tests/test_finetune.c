@@ -1,5 +1,6 @@
 /* Training of adapters on a tiny model: which examples come when, that the loss falls, that a run
  * taken up again ends with the same bits, what is refused, every failing allocation. */
+#include "folder.h"
 #include "llm/train.h"
 #include "memory.h"
 #include "tap.h"
@@ -7,16 +8,7 @@
 #include "tiny_text.h"
 #include <math.h>
 
-static char dir[] = "/tmp/tenon-finetune-XXXXXX";
 static tn_llm *model;
-
-static const char *in_dir(const char *name) {
-    static char path[4][256];
-    static int turn;
-    char *p = path[turn++ % 4];
-    snprintf(p, sizeof path[0], "%s/%s", dir, name);
-    return p;
-}
 
 static tn_llm_data *examples(const char *lines) {
     tn_llm_data *d;
@@ -375,6 +367,7 @@ static void test_failures(void) {
 int main(void) {
     tn_llm_train_opt adamw = fast;
     adamw.adamw = true;
+    snprintf(dir, sizeof dir, "/tmp/tenon-finetune-XXXXXX");
     tiny_make(dir);
     MUST(!tn_llm_open(dir, &model));
     test_order();

@@ -1,5 +1,6 @@
 /* A model with its adapter merged in answers as the two beside each other, for each family; what
  * is refused; every failing allocation. */
+#include "folder.h"
 #include "llm/dataset.h"
 #include "memory.h"
 #include "tap.h"
@@ -15,15 +16,6 @@
     "\"tie_word_embeddings\":false}"
 
 static tn_llm *trained; /* of test_failures */
-static char dir[] = "/tmp/tenon-fuse-XXXXXX";
-
-static const char *in_dir(const char *name) {
-    static char path[4][256];
-    static int turn;
-    char *p = path[turn++ % 4];
-    snprintf(p, sizeof path[0], "%s/%s", dir, name);
-    return p;
-}
 
 static void drop_fused(void) {
     char path[512];
@@ -164,6 +156,7 @@ static void test_not_finite(void) {
 }
 
 int main(void) {
+    snprintf(dir, sizeof dir, "/tmp/tenon-fuse-XXXXXX");
     tiny_make(dir);
     test_fused("llama", NULL);
     test_fused("llama", "self_attn.k_proj,mlp.up_proj");

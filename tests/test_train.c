@@ -6,6 +6,7 @@
 #endif
 #include "base/alloc.h"
 #include "base/mmap.h"
+#include "folder.h"
 #include "io/safetensors.h"
 #include "random.h"
 #include "tap.h"
@@ -17,15 +18,6 @@
 #include <unistd.h>
 
 enum { IN = 6, HIDDEN = 16, OUT = 3, BATCH = 8, STEPS = 24, KILLS = 6, SAVES = 12 };
-
-static char dir[64];
-static const char *in_dir(const char *name) {
-    static char path[4][128];
-    static int turn;
-    char *p = path[turn++ % 4];
-    snprintf(p, sizeof path[0], "%s/%s", dir, name);
-    return p;
-}
 
 /* ---- a run ---- */
 

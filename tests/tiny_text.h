@@ -23,28 +23,28 @@
 static const char *const tiny_names[] = {"model.safetensors", "config.json", "tokenizer.json",
                                          "tokenizer_config.json"};
 
-static inline void tiny_write(const char *dir, const char *name, const char *bytes, size_t n) {
+static inline void tiny_write(const char *folder, const char *name, const char *bytes, size_t n) {
     char path[256];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
+    snprintf(path, sizeof path, "%s/%s", folder, name);
     MUST(!tni_file_write(path, bytes, n));
 }
 
-/* dir: a template of mkdtemp, made here. */
-static inline void tiny_make(char *dir) {
+/* folder: a template of mkdtemp, made here. */
+static inline void tiny_make(char *folder) {
     tni_str file = tiny_file();
-    MUST(mkdtemp(dir));
-    tiny_write(dir, tiny_names[0], file.v, file.n);
-    tiny_write(dir, tiny_names[1], TINY_LLAMA, strlen(TINY_LLAMA));
-    tiny_write(dir, tiny_names[2], TINY_TOKENIZER, strlen(TINY_TOKENIZER));
-    tiny_write(dir, tiny_names[3], TINY_CHAT, strlen(TINY_CHAT));
+    MUST(mkdtemp(folder));
+    tiny_write(folder, tiny_names[0], file.v, file.n);
+    tiny_write(folder, tiny_names[1], TINY_LLAMA, strlen(TINY_LLAMA));
+    tiny_write(folder, tiny_names[2], TINY_TOKENIZER, strlen(TINY_TOKENIZER));
+    tiny_write(folder, tiny_names[3], TINY_CHAT, strlen(TINY_CHAT));
     tni_str_free(&file);
 }
 
-static inline void tiny_remove(const char *dir) {
+static inline void tiny_remove(const char *folder) {
     char path[256];
     for (size_t i = 0; i < sizeof tiny_names / sizeof *tiny_names; i++)
-        snprintf(path, sizeof path, "%s/%s", dir, tiny_names[i]), unlink(path);
-    rmdir(dir);
+        snprintf(path, sizeof path, "%s/%s", folder, tiny_names[i]), unlink(path);
+    rmdir(folder);
 }
 
 #endif
